@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so `flame --help` answers withi
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Annotated
 
@@ -35,7 +36,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 wrong usage or params, 3 input refused, 4 gate refused, 5 something missing, "
     "6 computation failed, 75 interrupted after a checkpoint (the same command resumes).",
 )
-params_app = typer.Typer(help="Check params.", no_args_is_help=True)
+params_app = typer.Typer(help="Check params, and say what they mean.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 project.add_to(app)
 search.add_to(app)
@@ -126,6 +127,17 @@ def plan(
     start = given(params, layout, images, read_lengths(caption_tokens or []))
     for title, values in make(params, layout, start, tflops, processes).items():
         facts(title, values)
+
+
+@params_app.command("describe")
+def params_describe(
+    key: Annotated[str, typer.Argument(help="A key such as train.model, or a kind: train.objective.infonce.")] = "",
+) -> None:
+    """Say what keys of params.yaml and of recipes (train) mean, what they take, and their defaults."""
+    from flame_core.params.reference import describe, paragraphs
+
+    for line in paragraphs(describe(key), key, shutil.get_terminal_size((100, 24)).columns):
+        typer.echo(line)
 
 
 @params_app.command("check")

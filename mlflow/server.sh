@@ -4,7 +4,7 @@
 #   bash mlflow/server.sh        # in the project's root, whose records it serves
 #   MLFLOW_BACKEND=postgresql+psycopg2://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash mlflow/server.sh
 #
-# README.md in this folder lists the variables.
+# docs/mlflow-server.md lists the variables.
 set -euo pipefail
 
 python=${MLFLOW_PYTHON:-.venv/bin/python}

@@ -24,7 +24,7 @@ from flame_core.clustering.pipeline import PCA_SAMPLES, chosen_rows
 from flame_core.clustering.spherical import fit_reduction
 from flame_core.curation.code_files import CODES, Coded, write_codes
 from flame_core.curation.codebook import Codebook, on_grid
-from flame_core.curation.minibatch import FEWEST_TOKENS, Batches, Fit, first_fit, next_fit
+from flame_core.curation.minibatch import FEWEST_TOKENS, Batches, Fit, drawn_from, first_fit, next_fit
 from flame_core.curation.patch_tokens import BATCH, PatchTower
 from flame_core.data.shards import Index, IndexRow, PictureReader
 from flame_core.digest import text_sha256, write_json
@@ -196,9 +196,8 @@ class Coding:
 
     def _drawn(self, most: int, least: int = FEWEST_TOKENS) -> tuple[dict[str, list[int]], int]:
         """Rows by shard of pictures that give at most `most` tokens in all, and how many each gives."""
-        patches = self._patches
-        each = min(patches, max(least, most // len(self.index)))
-        rows = chosen_rows(self._sizes, max(1, most // each), self.params.seed)
+        pictures, each = drawn_from(len(self.index), self._patches, most, least)
+        rows = chosen_rows(self._sizes, pictures, self.params.seed)
         return {shard: own.tolist() for shard, own in rows.items() if len(own)}, each
 
     @cached_property

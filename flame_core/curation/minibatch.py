@@ -36,6 +36,12 @@ class Fit:
         return dict(vars(self))
 
 
+def drawn_from(samples: int, patches: int, most: int, least: int = FEWEST_TOKENS) -> tuple[int, int]:
+    """How many pictures at most give tokens, and how many each: `most` in all, but `least` of a picture if it can."""
+    each = min(patches, max(least, most // samples))
+    return max(1, most // each), each
+
+
 def first_fit(tokens: np.ndarray, codes: int, seed: int) -> Fit:
     """K of the tokens [n, E] (int16, times `UNIT`), far from one another."""
     chosen = first_centroids(tokens, codes, seed)

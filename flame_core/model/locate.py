@@ -96,7 +96,7 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
     def open_llm() -> TextEncoder:
         from flame_core.text.encoder import TextEncoder
 
-        _require_llm(layout.llm / params.llm.name, params.llm, config)
+        _require_llm(layout.llm / params.llm.name, params.llm, config, f"run `flame fetch-llm` in {layout.root}")
         return TextEncoder.open(params, layout)
 
     centers = {path.parent.name: file_sha256(path) for path in sorted(layout.train_embeddings.rglob(CENTER))}
@@ -112,7 +112,8 @@ def _packaged(name: str, folder: Path, layout: Layout, version: str | None = Non
         from flame_core.text.encoder import TextEncoder
 
         place = Path(os.environ.get(_LLM_VARIABLE) or layout.llm / llm.name)
-        _require_llm(place, llm, config)
+        way = f"run `flame fetch-llm` in the project that trained the model, or set {_LLM_VARIABLE} to the LLM's folder"
+        _require_llm(place, llm, config, way)
         return TextEncoder.load(place, text, llm, settings().torch_device(), adapter=adapter)
 
     def open_parts() -> Parts:
@@ -126,20 +127,16 @@ def _packaged(name: str, folder: Path, layout: Layout, version: str | None = Non
     return Model(name, folder, ingest, text, config, open_parts, version)
 
 
-def _require_llm(place: Path, llm: LLMParams, config: Mapping[str, Any]) -> None:
-    """Refuse a folder that does not hold the LLM that a model was trained against."""
+def _require_llm(place: Path, llm: LLMParams, config: Mapping[str, Any], way: str) -> None:
+    """Refuse a folder that does not hold the LLM that a model was trained against; `way` says how it gets there."""
     source = place / "source.json"
     if not source.is_file():
         raise InputError(
-            f"this text needs the frozen LLM {llm.name}, which is not in {place}: run `flame fetch-llm` in the project "
-            f"that trained the model, or set {_LLM_VARIABLE} to the folder of the LLM. Pictures need none"
+            f"this text needs the frozen LLM {llm.name}, which is not in {place}: {way}. Pictures need none"
         )
     expected = (config.get("llm") or {}).get("digest")
     if expected and value_digest(_read(source).get("files")) != expected:
-        raise InputError(
-            f"{place} holds another LLM than the model was trained against ({llm.source}): "
-            f"set {_LLM_VARIABLE} to the folder of that one"
-        )
+        raise InputError(f"{place} holds another LLM than the model was trained against ({llm.source}): {way}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

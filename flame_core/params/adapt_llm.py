@@ -12,6 +12,8 @@ from flame_core.params.towers import LoraParams
 
 
 class AdaptLLMGates(Section):
+    """Thresholds of the checks of `flame adapt-llm`."""
+
     min_gain: float = Field(
         default=0.0, description="the loss of held-out captions must fall by more than this share; else it is refused"
     )
@@ -40,17 +42,17 @@ class AdaptLLMParams(Section):
         default=None, description="how many of the layers that are read get adapters, the last ones; null: all"
     )
     temperature: float = Field(default=0.05, gt=0, description="of the contrast")
-    steps: Positive = 500
+    steps: Positive = Field(default=500, description="of the training")
     batch_size: int = Field(default=64, ge=2, description="pictures per step, with two captions each")
     micro_batch_size: Positive | None = Field(
         default=None, description="pictures whose captions are in memory at once; null: the whole batch"
     )
     learning_rate: float = Field(default=2e-4, gt=0, description="highest; cosine to 0")
-    warmup_steps: int = Field(default=20, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=20, ge=0, description="in which the learning rate rises from 0")
+    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW")
     held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the training pictures that are not learned")
     tested: int = Field(default=128, ge=2, description="held-out pictures whose loss is measured, at most")
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the adapters' first weights and the order of pictures")
     gates: AdaptLLMGates = AdaptLLMGates()
 
     @property

@@ -21,9 +21,9 @@ class ProbedLLM(Section):
     source: Annotated[str, AfterValidator(require_model_source)] | None = Field(
         default=None, description="as llm.source; null: the source and digests of the section llm"
     )
-    sha256: str | list[str] | None = None
-    file_sha256: str | None = None
-    trust_remote_code: bool = False
+    sha256: str | list[str] | None = Field(default=None, description="as llm.sha256")
+    file_sha256: str | None = Field(default=None, description="as llm.file_sha256")
+    trust_remote_code: bool = Field(default=False, description="as llm.trust_remote_code")
     random_seed: int | None = Field(default=None, description="random weights drawn with this seed: the untrained twin")
     layers: list[Positive] | Literal["all"] = Field(
         default="all", description="decoder layers whose output is read (1-based), before the final norm"

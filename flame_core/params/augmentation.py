@@ -24,10 +24,10 @@ CropRatio = Annotated[tuple[_Ratio, _Ratio], AfterValidator(_range)]  # width ov
 class PhotometricParams(Section):
     """Changes of a crop's colours, those of A-CLIP by default: with the probability `jitter`, of all four values."""
 
-    jitter: Fraction = 0.8
+    jitter: Fraction = Field(default=0.8, description="probability that a crop's colours change")
     brightness: Fraction = Field(default=0.4, description="a factor of 1 - x to 1 + x, as of the next two")
-    contrast: Fraction = 0.4
-    saturation: Fraction = 0.2
+    contrast: Fraction = Field(default=0.4, description="as brightness")
+    saturation: Fraction = Field(default=0.2, description="as brightness")
     hue: float = Field(default=0.1, ge=0, le=0.5, description="turn from -x to x; 1 is once round")
     grey: Fraction = Field(default=0.2, description="probability of a grey picture")
     blur: Fraction = Field(default=0.1, description="probability of a Gaussian blur with a sigma from 0.1 to 2 px")
@@ -37,9 +37,13 @@ class PhotometricParams(Section):
 class AugmentationParams(Section):
     """Random resized crop, and a flip for data in which left and right do not matter."""
 
-    scale: CropScale = (0.9, 1.0)
-    ratio: CropRatio = (0.75, 4 / 3)
-    flip: Fraction = 0.0
+    scale: CropScale = Field(
+        default=(0.9, 1.0), description="[lowest, highest] share of a picture's area that a crop has"
+    )
+    ratio: CropRatio = Field(default=(0.75, 4 / 3), description="[lowest, highest] width over height of a crop")
+    flip: Fraction = Field(
+        default=0.0, description="probability that a crop is mirrored; 0 if left and right matter, as with writing"
+    )
     photometric: PhotometricParams | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was

@@ -15,9 +15,9 @@ from flame_core.params.towers import ConnectorParams
 class CaptionWriting(Section):
     """How the LLM writes."""
 
-    max_new_tokens: Positive = 32
+    max_new_tokens: Positive = Field(default=32, description="of a text, at most")
     num_beams: Positive = Field(default=1, description="1: greedily")
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: float = Field(default=1.0, gt=0, description="above 1, a token that was written is less likely")
     do_sample: bool = Field(default=False, description="draw each token by its probability")
     temperature: float = Field(default=1.0, gt=0, description="of what is drawn")
     top_p: float = Field(default=1.0, gt=0, le=1, description="draw from the likeliest tokens of this share only")
@@ -34,6 +34,8 @@ _ALWAYS = ("max_new_tokens", "num_beams", "repetition_penalty", "do_sample")
 
 
 class CaptionLMGates(Section):
+    """Thresholds of the checks of `flame caption-lm`."""
+
     max_loss_ratio: float = Field(
         default=1.0, gt=0, description="last loss over first loss must stay below this; else the captioner is refused"
     )
@@ -63,16 +65,18 @@ class CaptionLMParams(ModelLink):
     max_tokens: Positive = Field(default=32, description="of a caption; longer ones are cut")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the LLM")
     augmentation: AugmentationParams = AugmentationParams()
-    steps: Positive = 1000
-    batch_size: Positive = 32
+    steps: Positive = Field(default=1000, description="of the training")
+    batch_size: Positive = Field(default=32, description="pictures of a step")
     learning_rate: float = Field(default=5e-4, gt=0, description="of the connector; cosine to 0")
     tower_rate: float = Field(default=0.1, ge=0, description="of the tower, as a share of the connector's; 0: frozen")
-    warmup_steps: int = Field(default=50, ge=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    clip_grad_norm: float | None = Field(default=1.0, gt=0)
+    warmup_steps: int = Field(default=50, ge=0, description="in which the learning rate rises from 0")
+    weight_decay: float = Field(default=0.05, ge=0, description="of AdamW")
+    clip_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="a gradient of a larger norm is scaled down to it; null: never"
+    )
     pairs: Positive | None = Field(default=None, description="training pairs at most, the first by key; null: all")
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    cpu_threads: Positive = 2
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of first weights, the order of pictures and crops")
+    cpu_threads: Positive = Field(default=2, description="of torch on a CPU; sums depend on it")
     written: Positive = Field(default=200, description="held-out pictures that get captions at the end, at most")
     writing: CaptionWriting = CaptionWriting()
     gates: CaptionLMGates = CaptionLMGates()

@@ -16,9 +16,13 @@ from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, 
 
 
 class IngestGates(Section):
-    min_kept_fraction: Fraction = 0.5
-    min_train_samples: Positive = 2
-    min_val_samples: Positive = 2
+    """Thresholds of the checks of `flame ingest`."""
+
+    min_kept_fraction: Fraction = Field(
+        default=0.5, description="share of the listed pairs that are kept; what filters leave out is not counted"
+    )
+    min_train_samples: Positive = Field(default=2, description="of the training split")
+    min_val_samples: Positive = Field(default=2, description="of the held-out split")
 
 
 class IngestParams(Section):
@@ -34,7 +38,9 @@ class IngestParams(Section):
     max_side: Positive = Field(
         default=512, description="longer side of the stored picture; larger ones are scaled down"
     )
-    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    jpeg_quality: int = Field(
+        default=95, ge=1, le=100, description="of stored pictures, but for JPEG files that need no change"
+    )
     max_caption_chars: Positive = Field(default=10_000, description="longer captions are cut, and counted")
     near_duplicate_distance: int = Field(
         default=6,
@@ -67,11 +73,13 @@ class _GeneratingCaptioner(Section):
     model: Annotated[str, AfterValidator(require_model_source)] = Field(
         pattern=r"^(hub:[^@]+@.+|path:.+)$", description="hub:<id>@<revision> or path:<folder>"
     )
-    prompt: str
-    max_new_tokens: Positive = 64
-    batch_size: Positive = 8
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    trust_remote_code: bool = False
+    prompt: str = Field(description="what the model is asked, with {caption} for the raw caption")
+    max_new_tokens: Positive = Field(default=64, description="of a caption, at most")
+    batch_size: Positive = Field(default=8, description="captions that are written at once")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="of the model")
+    trust_remote_code: bool = Field(
+        default=False, description="run code that comes with the model; needs hub: with a revision"
+    )
 
     @model_validator(mode="after")
     def _remote_code_needs_a_revision(self) -> _GeneratingCaptioner:
@@ -120,13 +128,17 @@ Captioner = Annotated[
 
 
 class CaptionGates(Section):
-    max_identical_fraction: Fraction = 0.9
-    max_failed_fraction: Fraction = 0.05
+    """Thresholds of the checks of `flame caption`."""
+
+    max_identical_fraction: Fraction = Field(
+        default=0.9, description="of written captions that repeat a raw one, or all say the same"
+    )
+    max_failed_fraction: Fraction = Field(default=0.05, description="of samples without a written caption")
 
 
 class CaptionParams(Section):
     """Short and long captions; raw captions come from the source. A kind set to null is not made."""
 
-    short: Captioner | None = MetadataCaptioner()
-    long: Captioner | None = MetadataCaptioner()
+    short: Captioner | None = Field(default=MetadataCaptioner(), description="who writes short captions; null: nobody")
+    long: Captioner | None = Field(default=MetadataCaptioner(), description="who writes long captions; null: nobody")
     gates: CaptionGates = CaptionGates()

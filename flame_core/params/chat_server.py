@@ -20,7 +20,7 @@ class TokenPrice(Section):
 
     input: Amount = Field(description="per million tokens of prompts, with those of pictures")
     output: Amount = Field(description="per million tokens of answers")
-    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="three letters, such as EUR")
 
 
 class ServerCaptioner(Section):
@@ -30,7 +30,7 @@ class ServerCaptioner(Section):
     model: str = Field(
         min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$", description="its name, as the server knows it"
     )
-    prompt: str = Field(min_length=1)
+    prompt: str = Field(min_length=1, description="what the server is asked, with {caption} for the raw caption")
     system: str | None = Field(default=None, description="a message of the system before the prompt")
     picture: bool = Field(
         default=True, description="whether the picture is sent; false: the raw caption in the prompt is rewritten"
@@ -38,16 +38,18 @@ class ServerCaptioner(Section):
     detail: Literal["low", "high", "auto"] | None = Field(
         default=None, description="how finely the picture is read, for servers that know `detail`"
     )
-    max_new_tokens: Positive = 64
+    max_new_tokens: Positive = Field(default=64, description="of a caption, at most")
     temperature: float | None = Field(default=0.0, ge=0, le=2, description="null: not sent, so the server's default")
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = None
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="draw from the likeliest tokens of this share; null: not sent"
+    )
+    seed: int | None = Field(default=None, description="sent to the server; null: not sent")
     extra: dict[str, Any] = Field(
         default={},
         description="further fields of the request; null leaves out one that is sent otherwise, such as "
         "{max_tokens: null, max_completion_tokens: 64}",
     )
-    price: TokenPrice | None = None
+    price: TokenPrice | None = Field(default=None, description="what tokens cost, for `flame plan`; null: not known")
 
     @field_validator("extra")
     @classmethod

@@ -30,11 +30,15 @@ class TeacherVectors(Section):
 
 
 class ClusterSizeGates(Section):
+    """Thresholds of the sizes of clusters."""
+
     max_empty_fraction: Fraction = Field(default=0.1, description="of clusters without a sample")
     max_over_mean: float = Field(default=20.0, gt=1, description="size of the largest cluster over the mean size")
 
 
 class ClusterGates(ClusterSizeGates):
+    """Thresholds of the checks of `flame cluster`."""
+
     min_samples: float = Field(default=10.0, ge=1, description="samples per cluster on average; only warns")
 
 

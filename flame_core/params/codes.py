@@ -46,6 +46,8 @@ class CodesTower(Section):
 
 
 class CodesGates(Section):
+    """Thresholds of the checks of `flame codes`."""
+
     min_caption_gain: float = Field(
         default=0.0,
         description="vq: nats per word by which held-out captions are likelier behind the codes of their own pictures "
@@ -76,7 +78,7 @@ class VqParams(Section):
         description="corrected: beta weights the commitment of tokens; legacy: that of codes, as the released code of "
         "the paper does",
     )
-    steps: Positive = 2000
+    steps: Positive = Field(default=2000, description="of the training")
     batch_size: Positive = Field(default=64, description="pictures of a step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of AdamW; cosine to 0")
 
@@ -101,7 +103,9 @@ class CodesParams(Section):
     )
     batch_tokens: Positive = Field(default=65_536, description="of one step of k-means")
     steps: Positive = Field(default=100, description="of k-means")
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="of the drawn pictures and patches, and of the first codes"
+    )
     similarity: bool = Field(
         default=False,
         description="also store how similar the tower finds each picture and its raw captions, for a filter; needs a "
@@ -117,6 +121,11 @@ class CodesParams(Section):
             faults.append(
                 (("similarity",), "similarity needs a tower trained with texts, which a timm backbone is not")
             )
+        if self.codebook != "words" and self.frozen is None and self.fit_tokens < self.codes:
+            said = (
+                f"{self.fit_tokens:,} patch tokens make no {self.codes:,} codes: raise it to 10 times as many or more"
+            )
+            faults.append((("fit_tokens",), said))
         if self.codebook != "vq" and self.vq != VqParams():
             faults.append((("vq",), f"vq says how a codebook vq is trained, and codebook is {self.codebook}"))
         refuse(faults, info)
@@ -163,6 +172,8 @@ class SelectionParams(Section):
 
 
 class SelectGates(ClusterSizeGates):
+    """Thresholds of the checks of `flame select`."""
+
     max_drift: float = Field(
         default=0.1,
         gt=0,

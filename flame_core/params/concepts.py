@@ -91,7 +91,7 @@ Tagger = Annotated[
 class ImageSideParams(Section):
     """Which concepts the pictures show."""
 
-    tagger: Tagger
+    tagger: Tagger = Field(description="what gives pictures their scores")
     threshold: float = Field(description="a picture shows a concept if its score is above this")
     thresholds: LinkedPath | None = Field(
         default=None, description="JSON file of {concept: threshold}, in place of `threshold` for these concepts"
@@ -120,6 +120,8 @@ class ConceptWeightParams(Section):
 
 
 class ConceptGates(Section):
+    """Thresholds of the checks of `flame concepts`."""
+
     max_zero_fraction: Fraction = Field(default=0.6, description="of concepts that no caption mentions; only warns")
     max_unknown_fraction: Fraction = Field(
         default=0.5, description="of concepts with a word that no caption has; only warns"
@@ -202,6 +204,6 @@ class ConceptFitParams(Section):
     frequency: Literal["text", "image", "both"] = Field(default="text", description="which count is the frequency")
     resamples: Positive = Field(default=1000, description="of the bootstrap, clustered by concept")
     permutations: Positive = Field(default=1000, description="of scores, for the p values")
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="level of the intervals")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the bootstrap and the permutations")
     min_points: Positive = Field(default=20, description="a fit of fewer points only warns")

@@ -11,6 +11,8 @@ from flame_core.params.section import Positive, Precision, Section
 
 
 class EvaluateGates(Section):
+    """Thresholds of the checks of `flame evaluate`."""
+
     min_recall_over_chance: float = Field(
         default=1.0,
         ge=0,
@@ -67,10 +69,22 @@ class EvaluateParams(Section):
     max_pictures: Positive | None = Field(
         default=None, description="number of validation pictures to measure, chosen by a hash of their key; null: all"
     )
-    languages: list[LanguageCode] | Literal["all"] = Field(default=["en"])
-    train_language: LanguageCode = "en"
-    recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
-    class_prompts: list[str] = Field(default=["{class}"])
+    languages: list[LanguageCode] | Literal["all"] = Field(
+        default=["en"],
+        description="languages whose held-out captions are measured besides train_language; all: all that they have",
+    )
+    train_language: LanguageCode = Field(
+        default="en",
+        description="language of the captions that are trained on; captions of other languages are only measured",
+    )
+    recall_at: list[Positive] = Field(
+        default=[1, 5, 10], min_length=1, description="k of recall@k: among the k best answers is a right one"
+    )
+    class_prompts: list[str] = Field(
+        default=["{class}"],
+        description="texts with {class} that stand for a class in zero-shot classification; the mean of their vectors "
+        "is taken",
+    )
     benchmarks: BenchmarksParams = BenchmarksParams()
     baselines: dict[DottedName, str] = Field(
         default={},

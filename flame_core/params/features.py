@@ -14,6 +14,8 @@ FeatureView = Literal["plain", "mirrored"]
 
 
 class FeatureGates(Section):
+    """Thresholds of the checks of `flame features`."""
+
     max_cosine: float = Field(
         default=0.99, description="fails if the mean cosine between pictures is above this: the tower sees nothing"
     )
@@ -32,7 +34,7 @@ class FeaturesParams(Section):
     dtype: Literal["float16", "float32", "int8"] = Field(
         default="float16", description="of the stored numbers; int8 keeps one scale per vector and one mean per shard"
     )
-    cpu_threads: Positive = 2
+    cpu_threads: Positive = Field(default=2, description="of torch on a CPU; sums depend on it")
     gates: FeatureGates = FeatureGates()
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class LanguageFilter(Section):
     """Languages of captions, as py3langid sees them; a caption of less than 25 characters is never judged."""
 
-    keep: list[LanguageCode] = Field(min_length=1)
+    keep: list[LanguageCode] = Field(min_length=1, description="codes of the languages that are kept")
     among: list[LanguageCode] | None = Field(
         default=None, description="languages that are expected at all, which makes it surer; null: all 97"
     )
@@ -36,16 +36,16 @@ class LanguageFilter(Section):
 class ScoreFilter(Section):
     """Bounds of a column that the source keeps (`keep_columns`)."""
 
-    column: str
-    min: float | None = None
-    max: float | None = None
-    missing: Literal["drop", "keep"] = "drop"
+    column: str = Field(description="a column that the source keeps (`keep_columns`)")
+    min: float | None = Field(default=None, description="lowest value that is kept; null: any")
+    max: float | None = Field(default=None, description="highest value that is kept; null: any")
+    missing: Literal["drop", "keep"] = Field(default="drop", description="pairs without a value")
 
 
 class LicenceFilter(Section):
     """Licences of pairs, compared without case."""
 
-    keep: list[str] = Field(min_length=1)
+    keep: list[str] = Field(min_length=1, description="licences that are kept")
     unknown: Literal["drop", "keep"] = Field(default="drop", description="pairs without a licence")
 
 
@@ -74,15 +74,17 @@ class PairFilterParams(Section):
     preset: Literal["datacomp-basic", "cc12m"] | None = Field(
         default=None, description="rules of a known data set; those written here replace them"
     )
-    language: LanguageFilter | None = None
-    min_words: Positive | None = None
-    max_words: Positive | None = None
-    min_characters: Positive | None = None
-    max_characters: Positive | None = None
+    language: LanguageFilter | None = Field(
+        default=None, description="languages that captions are written in; null: any"
+    )
+    min_words: Positive | None = Field(default=None, description="of a caption; null: any number")
+    max_words: Positive | None = Field(default=None, description="of a caption; null: any number")
+    min_characters: Positive | None = Field(default=None, description="of a caption; null: any number")
+    max_characters: Positive | None = Field(default=None, description="of a caption; null: any number")
     min_side: Positive | None = Field(default=None, description="pixels of the shorter side")
-    max_aspect: float | None = Field(default=None, ge=1)
-    scores: list[ScoreFilter] = Field(default=[])
-    licences: LicenceFilter | None = None
+    max_aspect: float | None = Field(default=None, ge=1, description="longer side over shorter side; null: any")
+    scores: list[ScoreFilter] = Field(default=[], description="bounds of columns of the source")
+    licences: LicenceFilter | None = Field(default=None, description="which licences are kept; null: all")
     near_duplicates: NearDuplicateFilter | None = Field(
         default=None, description="about training pictures together; all other rules are about one pair each"
     )

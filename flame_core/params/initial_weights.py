@@ -84,4 +84,4 @@ class TextProjectionParams(Section):
 class LastBlocks(Section):
     """Only the last blocks of a backbone learn, and the norm behind them."""
 
-    last_blocks: Positive
+    last_blocks: Positive = Field(description="how many")

@@ -12,12 +12,14 @@ from flame_core.params.section import CaptionKind, Fraction, Positive, Section
 class WordRule(Section):
     """Which tokens of the LLM are words."""
 
-    min_letters: Positive = 2
+    min_letters: Positive = Field(default=2, description="of a token")
     alphabet: Literal["latin", "any"] = Field(default="latin", description="whose letters a token consists of")
     whole: bool = Field(default=False, description="only tokens that begin a word; false: pieces of words as well")
 
 
 class LexicalGates(Section):
+    """Thresholds of the checks of `flame lexical`."""
+
     max_word_share: Fraction = Field(
         default=0.3, description="of the training captions that one word is active in; only warns"
     )

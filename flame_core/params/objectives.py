@@ -152,7 +152,7 @@ class SimCLRParams(SelfSupervisionParams):
     """SimCLR's loss: the two views of a picture find each other among all views of the batch."""
 
     name: Literal["simclr"] = "simclr"
-    temperature: float = Field(default=0.1, gt=0)
+    temperature: float = Field(default=0.1, gt=0, description="that cosines are divided by")
 
 
 class BYOLParams(SelfSupervisionParams):

@@ -14,8 +14,8 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 class HeadFirst(Section):
     """How long a backbone with trained weights stays as it is, while its head learns to read it."""
 
-    steps: Positive | None = None
-    epochs: Positive | None = None
+    steps: Positive | None = Field(default=None, description="how many steps; or write epochs")
+    epochs: Positive | None = Field(default=None, description="how many epochs; or write steps")
 
     @model_validator(mode="after")
     def _says_one(self) -> HeadFirst:
@@ -31,11 +31,15 @@ class HeadFirst(Section):
 class OptimizerParams(Section):
     """AdamW; no decay on 1-d parameters."""
 
-    learning_rate: float = Field(default=5e-4, gt=0)
-    betas: tuple[_Beta, _Beta] = (0.9, 0.95)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.5, ge=0)
-    clip_grad_norm: float | None = Field(default=None, gt=0)
+    learning_rate: float = Field(
+        default=5e-4, gt=0, description="highest; after the warm-up it falls to 0 along a cosine"
+    )
+    betas: tuple[_Beta, _Beta] = Field(default=(0.9, 0.95), description="of AdamW")
+    eps: float = Field(default=1e-8, gt=0, description="of AdamW")
+    weight_decay: float = Field(default=0.5, ge=0, description="of AdamW; weights of one dimension have none")
+    clip_grad_norm: float | None = Field(
+        default=None, gt=0, description="a gradient of a larger norm is scaled down to it; null: never"
+    )
     multipliers: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict,
         exclude_if=lambda value: not value,  # a recipe without them is recorded as it always was

@@ -8,6 +8,8 @@ from flame_core.params.section import Positive, Section
 
 
 class PromoteParams(Section):
+    """When a challenger becomes champion."""
+
     min_pictures: Positive = Field(
         default=100,
         description="a measure on fewer held-out pictures is not judged; if none is left, no model is promoted",

@@ -13,10 +13,10 @@ class SentenceEncoderParams(Section):
     """A small transformer over the LLM's tokens, trained together with the prompts."""
 
     width: Positive = Field(default=256, description="of its layers, and D of its sentence vector")
-    layers: Positive = 4
-    heads: Positive = 4
+    layers: Positive = Field(default=4, description="of the transformer")
+    heads: Positive = Field(default=4, description="of the attention; they divide the width")
     masked: float = Field(default=0.25, ge=0, lt=1, description="share of a caption's tokens that it does not see")
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, description="of the encoder; cosine to 0")
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> SentenceEncoderParams:
@@ -43,6 +43,8 @@ class ContrastParams(Section):
 
 
 class PromptGates(Section):
+    """Thresholds of the checks of `flame prompts`."""
+
     min_overlap: Fraction = Field(
         default=0.5, description="of the words of held-out captions and of what the LLM writes from their prompts, F1"
     )
@@ -70,14 +72,14 @@ class PromptsParams(Section):
     cpu_threads: Positive = Field(default=2, description="of torch on a CPU; sums depend on it")
     weights: PromptWeights = PromptWeights()
     contrast: ContrastParams = ContrastParams()
-    steps: Positive = 2000
-    batch_size: int = Field(default=64, ge=2)
+    steps: Positive = Field(default=2000, description="of the training")
+    batch_size: int = Field(default=64, ge=2, description="captions of a step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of the prompt head; cosine to 0")
-    warmup_steps: int = Field(default=50, ge=0)
-    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=50, ge=0, description="in which the learning rate rises from 0")
+    weight_decay: float = Field(default=0.05, ge=0, description="of AdamW")
     held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the captions that are not learned")
     written: Positive = Field(default=100, description="held-out captions that the LLM writes at the end, at most")
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of first weights and the order of captions")
     gates: PromptGates = PromptGates()
 
     @field_validator("template")

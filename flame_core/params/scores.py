@@ -105,6 +105,8 @@ class ScoreRule(Section):
 
 
 class ScoreGates(Section):
+    """Thresholds of the checks of `flame scores`."""
+
     min_kept: Fraction = Field(default=0.01, description="share of the samples that each selection keeps")
 
 

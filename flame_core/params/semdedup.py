@@ -12,6 +12,8 @@ from flame_core.params.training import LinkedPath
 
 
 class SemDedupGates(ClusterSizeGates):
+    """Thresholds of the checks of `flame semdedup`."""
+
     min_kept: Fraction = Field(default=0.2, description="share of the samples that are kept")
 
 

@@ -16,7 +16,9 @@ class DebianSource(Section):
     """Image-text pairs inside Debian packages, fetched with `apt-get download` (no root, nothing installed)."""
 
     kind: Literal["debian"]
-    packages: list[Literal["tuxpaint-stamps-default", "openclipart-png"]] = Field(min_length=1)
+    packages: list[Literal["tuxpaint-stamps-default", "openclipart-png"]] = Field(
+        min_length=1, description="Debian packages of pictures"
+    )
 
 
 def _encoding(name: str) -> str:
@@ -44,7 +46,7 @@ class FolderSource(Section):
     """A folder of pictures with captions beside them (`.txt`, `.json`) or in one table."""
 
     kind: Literal["folder"]
-    path: Annotated[str, AfterValidator(_here)]
+    path: Annotated[str, AfterValidator(_here)] = Field(description="folder of the pictures")
     table: str | None = Field(
         default=None, description=".csv, .tsv, .jsonl or .parquet with the captions, relative to `path`"
     )
@@ -52,8 +54,12 @@ class FolderSource(Section):
         default=None, description="of a .csv or .tsv; by default the one that makes the header contain the columns"
     )
     encoding: Encoding = "utf-8"
-    image_column: str = "image"
-    caption_column: str = "caption"
+    image_column: str = Field(
+        default="image", description="column of `table` with file names, or in parquet with pictures"
+    )
+    caption_column: str = Field(
+        default="caption", description="column of `table` with a text, a list of texts, or {language: texts}"
+    )
     language: LanguageCode = Field(default="en", description="language of captions that do not name one")
     group_field: str | None = Field(
         default=None, description="field whose value decides the split instead of the caption"
@@ -63,7 +69,7 @@ class FolderSource(Section):
         description="whether the folders above a picture name its category (animals/birds), which captions say and "
         "zero-shot classification measures; by default only a field `category` does",
     )
-    licence: str | None = None
+    licence: str | None = Field(default=None, description="of the pictures; it is stored with each sample")
     links: Literal["inside", "anywhere"] = Field(
         default="inside", description="which symbolic links are followed: those that stay inside `path`, or all"
     )
@@ -97,9 +103,11 @@ class WebdatasetSource(Section):
         default="captions", description="JSON field: a text, a list, or {language: text or list}"
     )
     encoding: Encoding = "utf-8"
-    language: LanguageCode = "en"
-    group_field: str | None = None
-    licence: str | None = None
+    language: LanguageCode = Field(default="en", description="language of captions that do not name one")
+    group_field: str | None = Field(
+        default=None, description="JSON field whose value decides the split instead of the caption"
+    )
+    licence: str | None = Field(default=None, description="of the pictures; it is stored with each sample")
 
 
 Source = Annotated[DebianSource | FolderSource | HubSource | UrlsSource | WebdatasetSource, Field(discriminator="kind")]

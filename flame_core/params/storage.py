@@ -8,7 +8,7 @@ from flame_core.params.section import Section
 
 
 class StorageParams(Section):
-    """Applies to workspaces: `flame run` writes their `dvc.yaml`."""
+    """What DVC's cache keeps of a workspace, whose `dvc.yaml` is written by `flame run`."""
 
     cache: bool = Field(
         default=True,

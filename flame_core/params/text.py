@@ -33,7 +33,7 @@ class LLMParams(Section):
         exclude_if=lambda value: value is None,  # records of a run without it stay as they were
         description="sha256 of the GGUF file itself, joined if it comes in parts",
     )
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(default=False, description="run code that comes with the model; needs a revision")
     random_seed: int | None = Field(
         default=None, description="replace the weights by random ones drawn with this seed: an untrained baseline"
     )
@@ -93,8 +93,11 @@ def _holds_one_caption(text: str, what: str) -> str:
 class KindTemplate(Section):
     """How the LLM reads one kind of caption: a prefix with `{caption}`, and the facets that follow it."""
 
-    prefix: str
-    facets: list[str] = Field(min_length=1)
+    prefix: str = Field(description="text with {caption}, once, that the LLM reads before each facet")
+    facets: list[str] = Field(
+        min_length=1,
+        description="one question each, answered in one pass; {bos} is the tokenizer's first token, or nothing",
+    )
 
     @field_validator("prefix")
     @classmethod
@@ -140,6 +143,8 @@ class SentenceParams(Section):
 
 
 class TextGates(Section):
+    """Thresholds of the checks of `flame embed`."""
+
     max_facet_cosine: float = Field(
         default=0.9999, description="fails if the mean cosine between different facets of a caption is above this"
     )
@@ -148,8 +153,14 @@ class TextGates(Section):
 class TextParams(Section):
     """Captions to embeddings: by facets, and as sentences where `sentence` says how."""
 
-    template: dict[CaptionKind, KindTemplate]
-    normalise: Literal["flame", "none"] = "flame"
+    template: dict[CaptionKind, KindTemplate] = Field(
+        description="how the LLM reads each kind of caption; raw is needed, since queries and class names use it"
+    )
+    normalise: Literal["flame", "none"] = Field(
+        default="flame",
+        description="what happens to a caption first. flame: a full stop is added unless it ends in . ? or a quote, "
+        "double quotes become single ones, and a final ? becomes a full stop, as in the released code; none: nothing",
+    )
     layer: Positive = Field(description="decoder layer whose output is used (1-based), before the final norm")
     dtype: Literal["float32", "bfloat16", "float8"] = Field(
         default="float32",
@@ -164,7 +175,7 @@ class TextParams(Section):
         description="what is taken from vectors when they are read, by the training captions: nothing, one mean, that "
         "of each facet, that of the language where it is known (else of the facet), or the covariance as well",
     )
-    max_caption_tokens: Positive = 512
+    max_caption_tokens: Positive = Field(default=512, description="longer captions are cut")
     sentence: SentenceParams | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # records of a run without it stay as they were
@@ -172,8 +183,12 @@ class TextParams(Section):
     )
     batch_tokens: Positive = Field(default=2048, description="tokens per row of the LLM, at most")
     captions_per_image: Positive = Field(default=1, description="raw captions per image to embed for training")
-    train_kinds: list[CaptionKind] = Field(default=["raw", "short", "long"], min_length=1)
-    cpu_threads: Positive = 2
+    train_kinds: list[CaptionKind] = Field(
+        default=["raw", "short", "long"],
+        min_length=1,
+        description="kinds of training captions that are embedded; a recipe draws from these",
+    )
+    cpu_threads: Positive = Field(default=2, description="of torch on a CPU; sums depend on it")
     max_tokens: Positive | None = Field(default=None, description="refuse to embed more tokens than this; null: any")
     gates: TextGates = TextGates()
 

@@ -14,7 +14,7 @@ from flame_core.params.section import Positive, Section
 class SizesParams(Section):
     """Sizes of a ViT that timm's arguments cannot say, such as those of a pruned tower; heads keep their size."""
 
-    width: Positive
+    width: Positive = Field(description="of the tower")
     heads: list[Positive] = Field(description="number of heads of each block")
     intermediate: list[Positive] = Field(description="number of hidden units of each block's MLP")
 
@@ -37,9 +37,9 @@ class ConnectorParams(Section):
 class ModelParams(Section):
     """A timm backbone and the projector into the LLM's space."""
 
-    backbone: str = "vit_base_patch16_clip_224"
+    backbone: str = Field(default="vit_base_patch16_clip_224", description="name of a timm model")
     backbone_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm")
-    image_size: Positive = 224
+    image_size: Positive = Field(default=224, description="side of the square that the tower sees, in pixels")
     sizes: SizesParams | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # as `reading` below
@@ -99,16 +99,16 @@ class ModelParams(Section):
 class TextTowerParams(Section):
     """A text transformer trained from scratch with the LLM's tokenizer, instead of the frozen LLM's embeddings."""
 
-    width: Positive = 512
-    depth: Positive = 12
-    heads: Positive = 8
+    width: Positive = Field(default=512, description="of its layers")
+    depth: Positive = Field(default=12, description="how many layers")
+    heads: Positive = Field(default=8, description="of the attention")
     max_tokens: int = Field(default=77, ge=2, description="longer captions are cut; one is the end token")
 
 
 class LoraParams(Section):
     """LoRA adapters on the LLM's linear layers: it reads the captions at every step, and only the adapters change."""
 
-    rank: Positive = 8
+    rank: Positive = Field(default=8, description="of an adapter's two matrices")
     alpha: float = Field(default=16.0, gt=0, description="what an adapter adds is multiplied by alpha / rank")
     targets: list[str] = Field(
         default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

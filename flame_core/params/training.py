@@ -37,6 +37,8 @@ LINKS = ("teacher", "inherit", "sidecars", "selection", "prompts")
 
 
 class TrainGates(Section):
+    """Thresholds of the checks of `flame train`."""
+
     max_loss_ratio: float = Field(default=1.0, description="last loss over first loss must stay below this")
 
 
@@ -58,7 +60,7 @@ class TrainParams(Section):
         exclude_if=lambda value: value is None,  # as `reading` below
         description="layers behind the stored embeddings that learn too; null: the embeddings as they are",
     )
-    objective: ObjectiveParams = MultiPositiveSigmoidParams()
+    objective: ObjectiveParams = Field(default=MultiPositiveSigmoidParams(), description="the loss")
     terms: list[ObjectiveParams] = Field(
         default=[],
         exclude_if=lambda value: not value,  # as `reading` below
@@ -93,9 +95,13 @@ class TrainParams(Section):
     )
     epochs: PositiveOrAuto = Field(default=32, description="auto: fewer, the more samples there are")
     warmup_steps: CountOrAuto = Field(default=2000, description="auto: a tenth of all steps, at most 2,000")
-    precision: Precision = "bfloat16"
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    cpu_threads: Positive = 2
+    precision: Precision = Field(
+        default="bfloat16", description="of the towers; bfloat16: under autocast, with weights in float32"
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="of first weights, the order of samples, crops, drawn texts and dropout"
+    )
+    cpu_threads: Positive = Field(default=2, description="of torch on a CPU; sums depend on it")
     gates: TrainGates = TrainGates()
     teacher: TeacherParams | None = Field(default=None, description="a model to learn from")
     inherit: InheritParams | None = Field(default=None, description="a model to begin with; null: random weights")
@@ -110,7 +116,7 @@ class TrainParams(Section):
     sampling: Sampling = Field(
         default=UniformSampling(),
         exclude_if=lambda value: value == UniformSampling(),  # as `reading` above
-        description="which samples an epoch has: uniform (each once), weighted, capped, or balanced batches",
+        description="which samples an epoch has: uniform (each once), weighted, soft_cap, capped, or balanced batches",
     )
     prompts: LinkedPath | None = Field(
         default=None,

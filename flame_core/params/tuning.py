@@ -19,7 +19,7 @@ _ClassName = Annotated[str, Field(min_length=1)]
 class DomainParams(Section):
     """Pictures of a source that no model is trained on, with classes by their categories."""
 
-    source: Source
+    source: Source = Field(description="where the pictures come from, as in `sources`")
     classes: dict[_ClassName, _ClassName] | None = Field(
         default=None,
         min_length=1,
@@ -27,15 +27,17 @@ class DomainParams(Section):
         "out; null: the first part of the category",
     )
     per_class: Positive | None = Field(default=40, description="pictures at most, chosen by a hash; null: all")
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the hash that chooses pictures of a class")
 
 
 class ViewsParams(Section):
     """Random crops, possibly mirrored, whose features are computed once and drawn from in pairs."""
 
     count: int = Field(default=4, ge=2, description="K, per training picture")
-    scale: CropScale = (0.8, 1.0)
-    flip: Fraction = 0.5
+    scale: CropScale = Field(
+        default=(0.8, 1.0), description="[lowest, highest] share of a picture's area that a view has"
+    )
+    flip: Fraction = Field(default=0.5, description="probability that a view is mirrored")
 
 
 class TuneParams(Section):
@@ -55,22 +57,26 @@ class TuneParams(Section):
     features: Literal["pooled", "z"] = Field(
         default="pooled", description="pooled: as linear probes read them, before the projector; z: after it"
     )
-    presets: list[HeadPreset] = Field(default=["lp", "mlp", "paper", "code"], min_length=1)
+    presets: list[HeadPreset] = Field(
+        default=["lp", "mlp", "paper", "code"], min_length=1, description="which heads are trained"
+    )
     factors: list[Annotated[float, Field(ge=0)]] = Field(
         default=[0.0, 0.1, 1.0, 10.0],
         min_length=1,
         description="of the weights of paper and code; that which is best on the validation part is taken",
     )
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default=[0, 1, 2], min_length=1, description="a training of every head per seed; tables show their mean"
+    )
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the training pictures of each class")
     min_pictures: int = Field(default=5, ge=3, description="training pictures of a class; one with fewer is left out")
     views: ViewsParams = ViewsParams()
     ratio: Positive = Field(default=4, description="width of the MLP over that of the features")
-    epochs: Positive = 30
-    batch_size: int = Field(default=64, ge=2)
+    epochs: Positive = Field(default=30, description="of a head's training")
+    batch_size: int = Field(default=64, ge=2, description="pictures of a step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of heads with an MLP")
     probe_learning_rate: float = Field(default=1e-2, gt=0, description="of the linear probe")
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0, description="of AdamW")
 
     @model_validator(mode="after")
     def _names_models_once(self) -> TuneParams:

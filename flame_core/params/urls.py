@@ -29,7 +29,7 @@ def _allowed(value: str) -> str:
 class UrlTimeouts(Section):
     """Seconds after which a request is given up."""
 
-    connect: Seconds = 5.0
+    connect: Seconds = Field(default=5.0, description="until a host answers at all")
     read: Seconds = Field(default=10.0, description="without a byte")
     total: Seconds = Field(default=30.0, description="for the whole answer, so that a dripping server ends too")
 
@@ -52,11 +52,13 @@ class UrlsSource(Section):
     columns: list[str] | None = Field(
         default=None, description="names of the columns of a .csv or .tsv without a header, such as [caption, url]"
     )
-    url_column: str = "url"
+    url_column: str = Field(default="url", description="column with the picture's address")
     caption_column: str = Field(default="caption", description="a text, a list of texts, or {language: texts}")
     language: LanguageCode = Field(default="en", description="language of captions that do not name one")
-    licence: str | None = None
-    licence_column: str | None = None
+    licence: str | None = Field(default=None, description="of all pictures; it is stored with each sample")
+    licence_column: str | None = Field(
+        default=None, description="column with each picture's licence, in place of `licence`"
+    )
     sha256_column: str | None = Field(default=None, description="of the picture's bytes when the list was made")
     md5_column: str | None = Field(default=None, description="of the picture's bytes when the list was made")
     changed: Literal["drop", "keep"] = Field(default="drop", description="pictures whose digest is another one now")

@@ -54,7 +54,9 @@ from flame_core.params.yaml_text import Placed
 class Params(Section):
     """`params.yaml`; `train` holds the recipes it names, overrides applied."""
 
-    sources: dict[Name, Source] = Field(min_length=1)
+    sources: dict[Name, Source] = Field(
+        min_length=1, description="{name: source}; its name is part of the keys of its samples"
+    )
     ingest: IngestParams = IngestParams()
     caption: CaptionParams = CaptionParams()
     llm: LLMParams
@@ -101,8 +103,12 @@ class Params(Section):
     scores: ScoresParams | None = Field(
         default=None, description="scores of the training samples by models; null: no such stage"
     )
-    recipes: list[Name] = Field(min_length=1)
-    train: dict[str, TrainParams]
+    recipes: list[Name] = Field(
+        min_length=1, description="names of files in recipes/: which recipes are trained, evaluated and compared"
+    )
+    train: dict[str, TrainParams] = Field(
+        description="values laid over every recipe; by_objective and by_recipe lay them over some"
+    )
     evaluate: EvaluateParams = EvaluateParams()
     promote: PromoteParams = PromoteParams()
     storage: StorageParams = StorageParams()

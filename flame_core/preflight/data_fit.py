@@ -43,6 +43,9 @@ def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]
         if samples is not None:
             own = _training_warnings(recipe, samples, seen.about)
             found += [warning._replace(key=("train", name, *warning.key)) for warning in own]
+    if seen.train is not None:
+        found += _cluster_warnings(params, seen.train, seen.about)
+        found += _code_warnings(params, layout, seen.train, seen.about)
     if seen.val is not None:
         found += _held_out_warnings(params, seen, seen.val)
     return found
@@ -153,6 +156,44 @@ def _refused_steps(recipe: TrainParams, schedule: Schedule) -> Iterator[tuple[tu
         held_steps(recipe, schedule)
     except ParamsError as error:
         yield ("optimizer", "head_first"), str(error).removeprefix("train.optimizer.head_first: ")
+
+
+def _cluster_warnings(params: Params, samples: int, about: str) -> Iterator[Fault]:
+    """Stages that would make more clusters than there are samples."""
+    select = params.select if params.select and params.select.frozen is None else None
+    made = {"cluster": params.cluster, "select": select, "semdedup": params.semdedup}
+    for section, chosen in made.items():
+        if chosen is not None and chosen.clusters > samples:
+            yield Fault(
+                (section, "clusters"),
+                f"`flame {section}` will refuse it: {chosen.clusters:,} clusters of {about}{samples:,} training "
+                f"samples; for 10 samples per cluster, set {max(1, samples // 10):,}",
+            )
+
+
+def _code_warnings(params: Params, layout: Layout, samples: int, about: str) -> Iterator[Fault]:
+    """A codebook of more codes than there are patches that it is fitted to."""
+    chosen = params.codes
+    if chosen is None or chosen.frozen is not None or chosen.codebook == "words":
+        return
+    from flame_core.curation.minibatch import FEWEST_TOKENS, drawn_from
+    from flame_core.curation.tower_shape import codes_shape
+
+    try:
+        shape = codes_shape(params, chosen, layout)
+    except FlameError:
+        return  # a mistake of its own
+    if isinstance(shape, str):
+        return  # the tower is not there yet
+    least = shape.patches if chosen.codebook == "vq" else FEWEST_TOKENS
+    most, each = drawn_from(samples, shape.patches, chosen.fit_tokens, least)
+    pictures = min(samples, most)
+    if pictures * each < chosen.codes:
+        yield Fault(
+            ("codes", "codes"),
+            f"`flame codes` will refuse it: {chosen.codes:,} codes of {pictures * each:,} patches ({each} of each of "
+            f"{about}{pictures:,} pictures); take fewer codes",
+        )
 
 
 def _held_out_warnings(params: Params, seen: DataLook, val: int) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
     flame concept-fit
 
-Only if params have a section `concept_fit` (docs/curation.md). The folder holds
+Only if params have a section `concept_fit` (docs/concepts.md). The folder holds
 
     fit.json        per recipe and group of test sets the statistics (`curation/frequency_fit.py`)
     points.parquet  a row per recipe, test set and concept

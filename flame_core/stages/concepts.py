@@ -2,7 +2,7 @@
 
     flame concepts
 
-Only if params have a section `concepts` (docs/curation.md). `concept_out.py` says what the folder holds. With
+Only if params have a section `concepts` (docs/concepts.md). `concept_out.py` says what the folder holds. With
 `concepts.weights`, the sidecar `data/sidecars/concept-weights` has a weight per sample.
 """
 

@@ -2,7 +2,7 @@
 
     flame scores
 
-Only if params have a section `scores` (docs/curation.md). `data/sidecars/score-<scorer>` holds a number per training
+Only if params have a section `scores` (docs/selection.md). `data/sidecars/score-<scorer>` holds a number per training
 sample (docs/sidecars.md), and `data/scores/`
 
     <selection>.parquet   the keys that meet its rules, with their scores

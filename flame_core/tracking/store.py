@@ -162,8 +162,8 @@ def trouble(address: str, error: BaseException) -> str:
                 "(http://user:password@host), or into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return (
-            f"MLflow at {address}: this user may not do that ({denied[1]}). An admin can allow it (mlflow/README.md, "
-            "Users and passwords)"
+            f"MLflow at {address}: this user may not do that ({denied[1]}). An admin can allow it "
+            "(docs/mlflow-server.md, Users and passwords)"
         )
     lines = [line.strip() for line in said.splitlines() if line.strip(" #") and not line.startswith("#")]
     lines = lines or [type(error).__name__]

@@ -131,7 +131,7 @@ def published_rows() -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_published_counts_give_the_figures_of_the_docs():
-    """docs/curation.md has them beside the paper's. The table is not shipped; a variable names it."""
+    """docs/concepts.md has them beside the paper's. The table is not shipped; a variable names it."""
     rows = published_rows()
     score = np.array([float(row["accuracy_percent"]) for row in rows])
     expected = {  # binned, all bins, r with zeros, within with zeros, r, within, spearman, raw and adjusted slope

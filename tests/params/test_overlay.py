@@ -53,7 +53,8 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     masked = {"a-clip", "a-clip-mask", "random-mask"}
     assert set(params.train) == known | masked
     for name, recipe in params.train.items():
-        assert recipe.texts_per_image == overlay["texts_per_image"]
+        own = overlay["by_recipe"].get(name, {})
+        assert recipe.texts_per_image == own.get("texts_per_image", overlay["texts_per_image"])
         if name in masked:
             assert recipe.objective == InfoNCEParams(views="all")
         elif "infonce" in name or name.endswith("-baseline") or name in ("clip", "lift"):
@@ -66,6 +67,13 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
             assert recipe.objective == FacetSigmoidParams(logit_bias="auto", facet_weight=0.1)
         else:
             assert recipe.objective == MultiPositiveSigmoidParams(logit_bias="auto")
+
+
+def test_the_demos_recipes_are_different_trainings() -> None:
+    """`kinds` and `texts_per_image` of `train:` would make `flame-raw` the training of `flame`."""
+    recipes = parsed(read_yaml(ROOT / "params.yaml")["train"]).train
+    assert recipes["flame-raw"].kinds == ["raw"] and recipes["flame-raw"].texts_per_image == 1
+    assert recipes["flame-raw"].identity != recipes["flame"].identity
 
 
 def test_a_value_that_all_their_losses_have_is_laid_over_recipes() -> None:

@@ -89,6 +89,39 @@ def test_a_training_of_too_few_steps_is_told_before_its_teacher_is_trained(layou
     assert warned(layout, init, f"{held}=19") == {}
 
 
+@pytest.mark.parametrize(
+    ("section", "own"),
+    [
+        ("cluster", []),
+        ("semdedup", ["semdedup.vectors=vectors"]),
+        ("select", ["codes.tower.recipe=flame", "select.selections.quarter.share=0.25"]),
+    ],
+)
+def test_more_clusters_than_samples_are_told_before_the_stages_in_front(layout, section, own):
+    shards(layout, 735, 200)
+    (layout.root / "vectors").mkdir()
+    found = warned(layout, *own, f"{section}.clusters=3000")
+    assert found[f"{section}.clusters"] == (
+        f"`flame {section}` will refuse it: 3,000 clusters of 735 training samples; for 10 samples per cluster, set 73"
+    )
+    assert warned(layout, *own, f"{section}.clusters=735") == {}
+
+
+def test_more_codes_than_patches_are_told_before_the_tower_is_trained(layout):
+    """The demo's tower has 6 x 6 patches."""
+    shards(layout, 20, 200)
+    own = ["train.batch_size=16", "train.warmup_steps=1", "codes.tower.recipe=flame"]
+    found = warned(layout, *own, "codes.codes=721")
+    assert found["codes.codes"].startswith("`flame codes` will refuse it: 721 codes of 720 patches (36 of each of 20")
+    assert warned(layout, *own, "codes.codes=720") == {}
+    fewer = warned(layout, *own, "codes.codes=300", "codes.fit_tokens=300")  # 16 of each of 18 pictures
+    assert "300 codes of 288 patches (16 of each of 18 pictures)" in fewer["codes.codes"]
+    assert check(layout, ["codes.tower.recipe=flame", "codes.fit_tokens=1000"]).faults == [
+        "--set codes.fit_tokens=1000, codes.fit_tokens: 1,000 patch tokens make no 1,024 codes: raise it to 10 times "
+        "as many or more"
+    ]
+
+
 def test_the_place_is_that_of_the_value(layout):
     shards(layout, 51, 200)
     (batch, warmup) = check(layout).warnings

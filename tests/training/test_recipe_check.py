@@ -327,7 +327,7 @@ def test_a_run_is_refused_at_its_start_and_a_plain_one_looks_at_nothing(tmp_path
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "recipes/linked").mkdir(parents=True)
-    for name in ("flame", "clip", "clip-sigmoid"):
+    for name in ("flame", "flame-raw", "clip", "clip-sigmoid"):
         (tmp_path / f"recipes/{name}.yaml").write_bytes((ROOT / f"recipes/{name}.yaml").read_bytes())
     (tmp_path / "recipes/linked/student.yaml").write_text("selection: nowhere.parquet\n")
     own = (ROOT / "params.yaml").read_text()
