@@ -23,11 +23,11 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
 from flame_core.processes.gpu import memory_advice
 from flame_core.processes.ranks import Ranks
+from flame_core.stepping.random_state import RandomState, random_state, set_random_state
 from flame_core.training.assembly import Assembly
 from flame_core.training.graph_room import GraphRoom
 
 P = TypeVar("P")
-RandomState = tuple[Tensor, Tensor | None]
 
 
 class Step:
@@ -215,15 +215,3 @@ def _hand_on(features: Features, gradients: Features) -> None:
 def _no_exchange(tower: nn.Module) -> AbstractContextManager[None]:
     """Gradients are accumulated on this rank until the last piece, and then exchanged once."""
     return tower.no_sync() if isinstance(tower, DistributedDataParallel) else nullcontext()
-
-
-def random_state(device: torch.device) -> RandomState:
-    """The state of the generators that dropout and stochastic depth draw from."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Restore what `random_state` returned."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
