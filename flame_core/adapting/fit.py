@@ -1,7 +1,6 @@
 """Training of the LLM's adapters, a step at a time, so that a killed one continues at its last state, with equal bytes.
 
-A batch whose captions do not fit into memory together is read in parts: first all without gradient, for the loss, then
-each part again with the gradient of its vectors (GradCache).
+A batch whose captions do not fit into memory together is read in pieces (`stepping/pieces.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from flame_core.params import AdaptLLMParams
 from flame_core.processes.gpu import memory_advice
 from flame_core.stepping.checkpoint import Metrics
 from flame_core.stepping.learning_rate import learning_rate
+from flame_core.stepping.pieces import in_pieces
 from flame_core.stepping.stepwise import take_steps
 
 _MEASURED = 10  # how often held-out pairs are measured after the first time, at most
@@ -87,21 +87,15 @@ class Fit:
 
     def backward(self, pairs: Sequence[Pair]) -> float:
         """Add the gradients of a batch's loss to the adapters; returns the loss."""
-        again, size = said_again(pairs), self.params.micro_batch_size or len(pairs)
-        parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        if len(parts) == 1:
-            loss = caption_contrast(*self._read(pairs), again, self.params.temperature)
-            loss.backward()
-            return float(loss.detach())
-        with torch.no_grad():
-            read = [self._read(part) for part in parts]
-        a, b = (torch.cat(side).requires_grad_() for side in zip(*read, strict=True))
-        loss = caption_contrast(a, b, again, self.params.temperature)
+        size = self.params.micro_batch_size or len(pairs)
+        pieces = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        model = self.reader.model
+        read = in_pieces(
+            lambda piece: dict(zip("ab", self._read(piece), strict=True)), pieces, model, model.device.type
+        )
+        loss = caption_contrast(read.features["a"], read.features["b"], said_again(pairs), self.params.temperature)
         loss.backward()
-        for start, part in zip(range(0, len(pairs), size), parts, strict=True):
-            own = slice(start, start + size)
-            vectors = torch.cat(self._read(part))
-            vectors.backward(torch.cat([_gradient(a)[own], _gradient(b)[own]]))
+        read.backward(1)
         return float(loss.detach())
 
     def _read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
@@ -124,8 +118,3 @@ def ends(rows: Metrics) -> tuple[HeldOut, HeldOut]:
         for row, when in ((rows[0], "before"), (rows[-1], "held_out"))
     )
     return first, last
-
-
-def _gradient(t: Tensor) -> Tensor:
-    assert t.grad is not None
-    return t.grad
