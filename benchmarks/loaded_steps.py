@@ -61,8 +61,6 @@ def main() -> None:
         }
         cases = {RESIDENT: repeat(next(next(iter(cases.values())))), **cases}
         assembly = assemble(params, store, 7, options.batch, options.batch).to(device)
-        if params.compile and device == "cuda":
-            assembly.tower.compile()
         step = Step(assembly, assembly.optimizer(params), params, ALONE, device)
 
         def timed(case: str, counts: bool) -> float:

@@ -11,7 +11,6 @@ import json
 import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from flame_core.git import git
 
 WALL, PROCESSOR = time.perf_counter, time.process_time
 RESULTS = Path(__file__).parent / "results.jsonl"
@@ -121,7 +122,4 @@ def machine() -> str:
 
 
 def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+    return git(RESULTS.parent, "rev-parse", "--short", "HEAD") or "unknown"

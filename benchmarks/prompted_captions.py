@@ -40,8 +40,8 @@ from flame_core.settings import settings
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
 from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.soft_prompts.reader import caption_ids, caption_loss, write
+from flame_core.stepping.learning_rate import learning_rate
 from flame_core.text.store import Drawn, TrainStore
-from flame_core.training.schedule import learning_rate
 from flame_core.vision.connector import Connector
 from flame_core.vision.image_encoder import load_encoder
 from flame_core.vision.tower import ImageTower

@@ -8,7 +8,6 @@ from pathlib import Path
 from flame_core import gates, reporting
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.remedies import remedy_of
 
 
 def failed_checks(
@@ -46,10 +45,10 @@ def show_failed_checks(
     if not failed:
         return
     lines = ["checks that have not passed:"]
-    last = {remedy_of(check.name): number for number, (_, check) in enumerate(failed)}
-    for number, (out, check) in enumerate(failed):
+    advice = gates.with_advice(check for _, check in failed)
+    for (out, check), (_, last) in zip(failed, advice, strict=True):
         kind = "" if check.blocking else " (does not block)"
-        first, *more = gates.told(check, advised=advised and last[remedy_of(check.name)] == number)
+        first, *more = gates.told(check, advised=advised and last)
         lines += [f"{out.relative_to(layout.root)}{kind}: {first}", *(f"  {line}" for line in more)]
     reporting.console.print("\n  ".join(lines), markup=False, highlight=False, soft_wrap=True)
 

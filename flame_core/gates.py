@@ -62,7 +62,7 @@ def require(out: Path) -> None:
     """
     failed = [check for check in read(out) if check.blocking and not check.passed]
     if failed:
-        lines = [line for check, advised in _with_advice(failed) for line in told(check, advised=advised)]
+        lines = [line for check, advised in with_advice(failed) for line in told(check, advised=advised)]
         raise GateError(f"{out} failed {len(failed)} blocking check(s):\n" + "\n".join(f"  {line}" for line in lines))
 
 
@@ -76,7 +76,7 @@ def verdict(checks: Iterable[Check]) -> str:
 
 def warn(checks: Iterable[Check]) -> None:
     """Log the failed checks of an out that was just made, with how to go on; a consumer refuses blocking ones."""
-    for check, advised in _with_advice([check for check in checks if not check.passed]):
+    for check, advised in with_advice([check for check in checks if not check.passed]):
         kind = "blocking check failed" if check.blocking else "check failed"
         log.warning("%s: %s", kind, "\n  ".join(told(check, advised=advised)))
 
@@ -109,7 +109,7 @@ def told(check: Check, *, advised: bool = True) -> list[str]:
     return [first, *(f"  {line}" for line in advice(check.name))] if advised else [first]
 
 
-def _with_advice(checks: Iterable[Check]) -> Iterator[tuple[Check, bool]]:
+def with_advice(checks: Iterable[Check]) -> Iterator[tuple[Check, bool]]:
     """(check, whether to say how to go on): once for all checks with the same remedy, after the last of them."""
     rows = list(checks)
     last = {remedy_of(check.name): number for number, check in enumerate(rows)}

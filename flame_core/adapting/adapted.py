@@ -18,9 +18,10 @@ from flame_core.adapting.pairs import CaptionPairs
 from flame_core.adapting.reading import CaptionReader
 from flame_core.digest import json_lines_bytes
 from flame_core.files.weights import own_weights_sha256
+from flame_core.model_files import METRICS
 from flame_core.params import AdaptLLMParams, LLMParams, TextParams
 from flame_core.soft_prompts.fit import seeded
-from flame_core.step_states import METRICS
+from flame_core.stepping.stepwise import trained_unit
 from flame_core.text.encoder import TextEncoder
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -39,7 +40,6 @@ class Adapting:
         inputs: all that the result follows from.
         cache: of the stage.
         device: on which all runs.
-        seconds: between two states of the training.
     """
 
     params: AdaptLLMParams
@@ -51,13 +51,12 @@ class Adapting:
     inputs: Mapping[str, Any]
     cache: WorkCache
     device: str
-    seconds: float
 
     def run(self) -> Unit:
         """The finished unit."""
-        return self.cache.get({**self.inputs, "result": "adapter"}, self._write)
+        return trained_unit(self.cache, {**self.inputs, "result": "adapter"}, self._train)
 
-    def _write(self, folder: Path) -> UnitRecord:
+    def _train(self, folder: Path, checkpoints: Path) -> UnitRecord:
         torch.set_num_threads(self.text.cpu_threads)
         encoder = TextEncoder.load(self.folder, self.text, self.llm_params, self.device)
         own = encoder.sentence_pass.model if encoder.sentence_pass else encoder.facet_pass.model
@@ -66,7 +65,7 @@ class Adapting:
             reader = CaptionReader(encoder, self.params.reading, self.params.lora, self.params.last_layers)
         torch.use_deterministic_algorithms(self.device == "cpu")
         try:
-            rows = Fit(self.params, self.pairs, reader, self.cache, self.inputs, self.seconds).run()
+            rows = Fit(self.params, self.pairs, reader, checkpoints).run()
         finally:
             torch.use_deterministic_algorithms(False)
         for name, content in reader.files(self.llm).items():

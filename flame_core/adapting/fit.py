@@ -1,16 +1,14 @@
 """Training of the LLM's adapters, a step at a time, so that a killed one continues at its last state, with equal bytes.
 
-A batch whose captions do not fit into memory together is read in parts: first all without gradient, for the loss, then
-each part again with the gradient of its vectors (GradCache). States (`step_states`) are written by the clock, which
-changes no result.
+A batch whose captions do not fit into memory together is read in pieces (`stepping/pieces.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +19,10 @@ from flame_core.adapting.reading import CaptionReader
 from flame_core.errors import ComputationError
 from flame_core.params import AdaptLLMParams
 from flame_core.processes.gpu import memory_advice
-from flame_core.step_states import Row, StepStates, rate_share
-from flame_core.work import WorkCache
+from flame_core.stepping.checkpoint import Metrics
+from flame_core.stepping.learning_rate import learning_rate
+from flame_core.stepping.pieces import in_pieces
+from flame_core.stepping.stepwise import take_steps
 
 _MEASURED = 10  # how often held-out pairs are measured after the first time, at most
 _APART = 50  # steps between two measurements, at least
@@ -33,47 +33,43 @@ Pair = tuple[Text, Text]
 
 @dataclass(frozen=True)
 class Fit:
-    """A training; `run` does what the cache does not hold.
+    """A training; `run` takes the steps that its checkpoints do not hold.
 
     Attributes:
         params: of the section.
         pairs: to learn, and held out.
         reader: the LLM, whose adapters are trained in place.
-        cache: of the stage.
-        inputs: all that the result follows from.
-        seconds: between two states.
+        checkpoints: the folder of states.
     """
 
     params: AdaptLLMParams
     pairs: CaptionPairs
     reader: CaptionReader
-    cache: WorkCache
-    inputs: Mapping[str, Any]
-    seconds: float
+    checkpoints: Path
 
-    def run(self) -> list[Row]:
+    def run(self) -> Metrics:
         """A row per step; `before.<name>` of the first has the figures of held-out pairs before any step.
 
         Raises:
             ComputationError: a loss is not finite.
+            Interrupted: a stop signal came; the state was saved.
         """
+        params = self.params
         weights = nn.ParameterList([self.reader.weights[name] for name in sorted(self.reader.weights)])
-        optimizer = torch.optim.AdamW(weights, weight_decay=self.params.weight_decay)
-        states = StepStates(self.cache, self.inputs, self.params.steps)
-        return states.train(
+        groups = [{"params": list(weights), "multiplier": params.learning_rate}]
+        optimizer = torch.optim.AdamW(groups, weight_decay=params.weight_decay)
+        return take_steps(
             weights,
             optimizer,
             lambda step: self._step(weights, optimizer, step),
+            params.steps,
+            rate=lambda step: learning_rate(step, params.steps, params.warmup_steps + 1, 1.0, falls_from=0),
+            checkpoints=self.checkpoints,
             title="adapt_llm",
-            shown="loss",
-            seconds=self.seconds,
         )
 
-    def _step(self, weights: nn.ParameterList, optimizer: torch.optim.Optimizer, step: int) -> Row:
+    def _step(self, weights: nn.ParameterList, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
         before = {f"before.{name}": value for name, value in self._measured().items()} if step == 0 else {}
-        rate = self.params.learning_rate * rate_share(step, self.params.steps, self.params.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         optimizer.zero_grad()
         with memory_advice("set adapt_llm.micro_batch_size to less; the loss stays the same"):
             loss = self.backward(self.pairs.batch(step))
@@ -83,7 +79,7 @@ class Fit:
             )
         norm = torch.nn.utils.clip_grad_norm_(weights.parameters(), _CLIPPED)
         optimizer.step()
-        row = {"step": step + 1, "loss": loss, "gradient": float(norm), "learning_rate": rate, **before}
+        row = {"step": step + 1, "loss": loss, "gradient": float(norm), **before}
         every = max(_APART, self.params.steps // _MEASURED)
         if (step + 1) % every == 0 or step + 1 == self.params.steps:
             row |= {f"held_out.{name}": value for name, value in self._measured().items()}
@@ -91,21 +87,15 @@ class Fit:
 
     def backward(self, pairs: Sequence[Pair]) -> float:
         """Add the gradients of a batch's loss to the adapters; returns the loss."""
-        again, size = said_again(pairs), self.params.micro_batch_size or len(pairs)
-        parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        if len(parts) == 1:
-            loss = caption_contrast(*self._read(pairs), again, self.params.temperature)
-            loss.backward()
-            return float(loss.detach())
-        with torch.no_grad():
-            read = [self._read(part) for part in parts]
-        a, b = (torch.cat(side).requires_grad_() for side in zip(*read, strict=True))
-        loss = caption_contrast(a, b, again, self.params.temperature)
+        size = self.params.micro_batch_size or len(pairs)
+        pieces = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        model = self.reader.model
+        read = in_pieces(
+            lambda piece: dict(zip("ab", self._read(piece), strict=True)), pieces, model, model.device.type
+        )
+        loss = caption_contrast(read.features["a"], read.features["b"], said_again(pairs), self.params.temperature)
         loss.backward()
-        for start, part in zip(range(0, len(pairs), size), parts, strict=True):
-            own = slice(start, start + size)
-            vectors = torch.cat(self._read(part))
-            vectors.backward(torch.cat([_gradient(a)[own], _gradient(b)[own]]))
+        read.backward(1)
         return float(loss.detach())
 
     def _read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
@@ -121,15 +111,10 @@ class Fit:
         return asdict(held_out(a, b, said_again(pairs), self.params.temperature))
 
 
-def ends(rows: Sequence[Row]) -> tuple[HeldOut, HeldOut]:
+def ends(rows: Metrics) -> tuple[HeldOut, HeldOut]:
     """The figures of held-out pairs before and after a training."""
     first, last = (
         HeldOut(row[f"{when}.loss"], row[f"{when}.recall"])
         for row, when in ((rows[0], "before"), (rows[-1], "held_out"))
     )
     return first, last
-
-
-def _gradient(t: Tensor) -> Tensor:
-    assert t.grad is not None
-    return t.grad

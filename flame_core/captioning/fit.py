@@ -22,8 +22,9 @@ from flame_core.params import CaptionLMParams
 from flame_core.processes.gpu import memory_advice
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.reader import caption_ids, caption_loss
-from flame_core.training.loop import Metrics
-from flame_core.training.stepwise import take_steps
+from flame_core.stepping.checkpoint import Metrics
+from flame_core.stepping.learning_rate import learning_rate
+from flame_core.stepping.stepwise import take_steps
 from flame_core.vision.tower import ImageTower
 
 
@@ -65,15 +66,14 @@ def fit(
         if params.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_([w for w in tower.parameters() if w.grad is not None], params.clip_grad_norm)
         optimizer.step()
-        return {"loss": value}
+        return {"step": number, "loss": value}
 
     return take_steps(
         tower,
         optimizer,
         step,
         params.steps,
-        warmup=params.warmup_steps,
-        rate=params.learning_rate,
+        rate=lambda number: learning_rate(number, params.steps, params.warmup_steps, params.learning_rate),
         checkpoints=checkpoints,
         title="caption-lm",
         after_step=after_step,

@@ -9,17 +9,18 @@ from pathlib import Path
 from flame_core.data.shards import PictureReader, Split, read_index
 
 _SIDE = 96  # pixels of a picture
+_COLUMNS, _LINES = 8, 4
 
 
-def contact_sheet(shards: Path, split: Split, columns: int = 8, lines: int = 4) -> bytes:
-    """A JPEG of at most `columns` x `lines` pictures, taken evenly from a split in index order."""
+def contact_sheet(shards: Path, split: Split) -> bytes:
+    """A JPEG of at most 8 x 4 pictures, taken evenly from a split in index order."""
     rows = read_index(shards, split)
-    count = min(len(rows), columns * lines)
+    count = min(len(rows), _COLUMNS * _LINES)
     reader = PictureReader(shards)
-    return sheet_of([reader.jpeg(rows[place * len(rows) // count]) for place in range(count)], columns)
+    return sheet_of([reader.jpeg(rows[place * len(rows) // count]) for place in range(count)], _COLUMNS)
 
 
-def sheet_of(pictures: Sequence[bytes], columns: int = 8) -> bytes:
+def sheet_of(pictures: Sequence[bytes], columns: int = _COLUMNS) -> bytes:
     """A JPEG of encoded pictures, line by line."""
     from PIL import Image
 

@@ -6,7 +6,7 @@ import copy
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MovingAverage(nn.Module):
@@ -26,7 +26,8 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def update(self, module: nn.Module, momentum: float) -> None:
         """Set parameters to momentum * average + (1 - momentum) * module; buffers are copied."""
-        for average, current in zip(self.module.parameters(), module.parameters(), strict=True):
-            average.lerp_(current, 1 - momentum)
+        averages: list[Tensor] = list(self.module.parameters())
+        currents: list[Tensor] = list(module.parameters())
+        torch._foreach_lerp_(averages, currents, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
         for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(current)

@@ -10,6 +10,7 @@ import torch
 
 from flame_core.errors import ResourceError
 
+USABLE_SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 _FLOAT8 = (8, 9)  # the first compute capability with matrix products in float8
 
 

@@ -1,15 +1,15 @@
 """Training of prompts, a step at a time, so that a killed one continues at its last state and ends with the same bytes.
 
-Which captions a step has, and its dropout, follow from the seed and the step's number only. States (`step_states`) are
-written by the clock, which changes no result.
+Which captions a step has, and its dropout, follow from the seed and the step's number only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +23,9 @@ from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reader import CaptionIds, caption_ids, caption_loss
 from flame_core.soft_prompts.sentences import Sentences, standard
-from flame_core.step_states import Row, StepStates, rate_share
-from flame_core.work import WorkCache
+from flame_core.stepping.checkpoint import Metrics
+from flame_core.stepping.learning_rate import learning_rate
+from flame_core.stepping.stepwise import take_steps
 
 _MEASURED = 10  # how often the held-out loss is measured
 _STANDARD = 65_536  # captions whose vectors give mean and deviation
@@ -35,45 +36,49 @@ _STEPS_PER_SEED = 1_000_003  # a prime above all numbers of steps, so that no tw
 
 @dataclass(frozen=True)
 class Fit:
-    """A training; `run` does what the cache does not hold.
+    """A training; `run` takes the steps that its checkpoints do not hold.
 
     Attributes:
         params: of the section.
         config: of the prompt head.
         llm: frozen, on the device on which all runs.
         sentences: to learn, and held out.
-        cache: of the stage.
-        inputs: all that the result follows from.
-        seconds: between two states.
     """
 
     params: PromptsParams
     config: PromptHeadConfig
     llm: FrozenLLM
     sentences: Sentences
-    cache: WorkCache
-    inputs: Mapping[str, Any]
-    seconds: float
 
-    def run(self) -> tuple[Autoencoder, list[Row]]:
-        """The trained autoencoder in evaluation mode, and its metrics.
+    def run(self, checkpoints: Path) -> tuple[Autoencoder, Metrics]:
+        """The trained autoencoder in evaluation mode, and its metrics by step.
 
         Raises:
             ComputationError: a loss is not finite.
+            Interrupted: a stop signal came; the state was saved.
         """
-        model = self._initial()
-        optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.params.weight_decay)
-        states = StepStates(self.cache, self.inputs, self.params.steps)
-        with memory_advice(f"set prompts.batch_size (now {self.params.batch_size}) to less"):
-            rows = states.train(
+        model, params = self.untrained(), self.params
+        if params.encoder is None:
+            model.head.standardise(standard(self.sentences, _STANDARD, params.seed))
+        model.to(self.llm.device)
+        optimizer = torch.optim.AdamW(self._groups(model), weight_decay=params.weight_decay)
+        with memory_advice(f"set prompts.batch_size (now {params.batch_size}) to less"):
+            metrics = take_steps(
                 model,
                 optimizer,
                 lambda step: self._step(model, optimizer, step),
+                params.steps,
+                rate=lambda step: learning_rate(step, params.steps, params.warmup_steps + 1, 1.0, falls_from=0),
+                checkpoints=checkpoints,
                 title="prompts",
                 shown="lm",
-                seconds=self.seconds,
             )
-        return model.eval(), rows
+        return model.eval(), metrics
+
+    def untrained(self) -> Autoencoder:
+        """An autoencoder with its first weights, on the CPU."""
+        with seeded(self.params.seed):
+            return Autoencoder(self.params, self.config, self.llm.vocabulary)
 
     def inputs_of(self, numbers: list[int]) -> tuple[Tensor | None, CaptionIds]:
         """Stored vectors, if they are read, and ids of captions by their numbers."""
@@ -82,27 +87,17 @@ class Fit:
         vectors = None if self.params.encoder else self.sentences.vectors(numbers).to(device)
         return vectors, captions
 
-    def _initial(self) -> Autoencoder:
-        with seeded(self.params.seed):
-            model = Autoencoder(self.params, self.config, self.llm.vocabulary)
-        if self.params.encoder is None:
-            model.head.standardise(standard(self.sentences, _STANDARD, self.params.seed))
-        return model.to(self.llm.device)
-
     def _groups(self, model: Autoencoder) -> list[dict[str, Any]]:
-        """Weights by their learning rate."""
+        """Weights by their highest learning rate."""
         encoder = list(model.encoder.parameters()) if model.encoder else []
         of_encoder = set(map(id, encoder))
         rest = [weight for weight in model.parameters() if id(weight) not in of_encoder]
-        groups = [{"params": rest, "peak": self.params.learning_rate}]
+        groups = [{"params": rest, "multiplier": self.params.learning_rate}]
         return groups + (
-            [{"params": encoder, "peak": self.params.encoder.learning_rate}] if self.params.encoder else []
+            [{"params": encoder, "multiplier": self.params.encoder.learning_rate}] if self.params.encoder else []
         )
 
-    def _step(self, model: Autoencoder, optimizer: torch.optim.Optimizer, step: int) -> Row:
-        part = rate_share(step, self.params.steps, self.params.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = part * group["peak"]
+    def _step(self, model: Autoencoder, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
         with seeded(self.params.seed * _STEPS_PER_SEED + step + 1):
             terms = model.train().losses(self.llm, *self.inputs_of(self._batch(step)))
         if not torch.isfinite(terms["loss"]):
@@ -112,7 +107,7 @@ class Fit:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIPPED)
         optimizer.step()
         row = {"step": step + 1, **{name: float(value.detach()) for name, value in terms.items()}}
-        row |= {"gradient": float(norm), "learning_rate": part * self.params.learning_rate}
+        row["gradient"] = float(norm)
         if (step + 1) % max(1, self.params.steps // _MEASURED) == 0 or step + 1 == self.params.steps:
             row["held_out"] = self._held_out(model)
         return row

@@ -1,27 +1,29 @@
-"""The whole work of `flame prompts` as one unit of its work cache: train, then let the LLM write.
+"""The work of `flame prompts` as two units of its work cache: the training, and what the LLM writes then.
 
-The unit holds the head, the encoder if there is one, the metrics, and `written.json`: held-out captions and as many
+The second holds the head, the encoder if there is one, the metrics, and `written.json`: held-out captions and as many
 that were learned, each with what the LLM wrote. `llm_changed` in its counts is 1 if the LLM's weights changed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.files.weights import own_weights_sha256, save_weights
+from flame_core.model_files import METRICS, WEIGHTS
 from flame_core.params import LLMParams, PromptsParams
 from flame_core.soft_prompts.fit import Fit
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reconstruction import reconstructed
 from flame_core.soft_prompts.sentences import Sentences
-from flame_core.step_states import METRICS
+from flame_core.stepping.stepwise import trained_unit
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 WRITTEN, ENCODER = "written.json", "encoder.safetensors"
@@ -40,7 +42,6 @@ class Learning:
         captions: digest of the captions.
         cache: of the stage.
         device: on which all runs.
-        seconds: between two states of the training.
     """
 
     params: PromptsParams
@@ -51,7 +52,6 @@ class Learning:
     captions: str
     cache: WorkCache
     device: str
-    seconds: float
 
     def run(self) -> Unit:
         """The finished unit."""
@@ -79,12 +79,15 @@ class Learning:
         dtype = getattr(torch, self.params.dtype)
         llm = load_frozen(self.folder, self.llm_params, dtype, self.device, self.params.template)
         before = own_weights_sha256(llm.model)
-        fit = Fit(self.params, self._config(llm), llm, self.sentences, self.cache, self._inputs, self.seconds)
-        model, rows = fit.run()
+        fit = Fit(self.params, self._config(llm), llm, self.sentences)
+        trained = trained_unit(self.cache, {**self._inputs, "result": WEIGHTS}, partial(_train, fit))
+        model = fit.untrained()
+        model.load_state_dict(load_file(trained.file(WEIGHTS)))
+        model.to(llm.device).eval()
         model.head.save(folder)
         if model.encoder is not None:
             save_weights(model.encoder, folder / ENCODER)
-        (folder / METRICS).write_bytes(json_lines_bytes(rows))
+        (folder / METRICS).write_bytes(trained.file(METRICS).read_bytes())
         tested = self.sentences.tested[: self.params.written]
         learned = self.sentences.learned[:: max(1, len(self.sentences.learned) // len(tested))][: len(tested)]
         lists = [
@@ -110,3 +113,10 @@ class Learning:
             max_tokens=self.params.max_tokens,
             source=self.source,
         )
+
+
+def _train(fit: Fit, folder: Path, checkpoints: Path) -> UnitRecord:
+    model, metrics = fit.run(checkpoints)
+    save_weights(model, folder / WEIGHTS)
+    (folder / METRICS).write_bytes(json_lines_bytes(metrics))
+    return UnitRecord({"steps": len(metrics)})

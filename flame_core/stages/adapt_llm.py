@@ -21,11 +21,11 @@ from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.measuring.texts import class_names, evaluation_texts, read_classes, read_validation_captions
+from flame_core.model_files import METRICS
 from flame_core.pages.llm_adapter import adapter_page
 from flame_core.params import AdaptLLMParams, Params
 from flame_core.reporting import facts, table
 from flame_core.settings import settings
-from flame_core.step_states import METRICS
 from flame_core.text.identity import store_identities
 from flame_core.text.jobs import sentence_jobs, text_jobs
 from flame_core.text.llm_adapter import ADAPTER_FILES, MANIFEST, adapter_digest
@@ -71,7 +71,6 @@ def run(params: Params, layout: Layout) -> None:
         inputs=origin,
         cache=WorkCache(layout.work, STAGE),
         device=settings().torch_device(),
-        seconds=settings().checkpoint_seconds,
     ).run()
     rows = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
     first, last = ends(rows)

@@ -10,7 +10,6 @@ two units of work: the training, and what is written afterwards.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,9 @@ from flame_core.data.shards import INDEX, PictureReader
 from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.errors import ParamsError
 from flame_core.files.weights import own_weights_sha256, save_weights
-from flame_core.files.whole_folders import alone
 from flame_core.graph.section_stages import captioner_start
 from flame_core.layout import Layout
-from flame_core.model_files import CONFIG, WEIGHTS
+from flame_core.model_files import CONFIG, METRICS, WEIGHTS
 from flame_core.pages.captioner import captioner_page
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import CaptionLMParams, Params, changed_values
@@ -41,7 +39,7 @@ from flame_core.vision.image_encoder import ImageEncoder
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 STAGE = "caption_lm"
-PAGE, METRICS = "captioner.html", "metrics.jsonl"
+PAGE = "captioner.html"
 _NOT_OF_WEIGHTS = ("gates", "recipe", "path", "written", "writing")
 
 
@@ -113,12 +111,9 @@ def _trained(
     import torch
 
     from flame_core.captioning.fit import fit
+    from flame_core.stepping.stepwise import trained_unit
 
-    cache = WorkCache(layout.work, STAGE)
-    digest = cache.digest(inputs)
-    checkpoints = layout.work / "caption-lm-checkpoints" / digest
-
-    def write(folder: Path) -> UnitRecord:
+    def train(folder: Path, checkpoints: Path) -> UnitRecord:
         llm = open_llm()
         before = own_weights_sha256(llm.model)
         tower = started_tower(chosen, source, config, llm.row_scale)
@@ -130,10 +125,7 @@ def _trained(
         (folder / METRICS).write_bytes(json_lines_bytes(metrics))
         return UnitRecord({"steps": len(metrics), "llm_unchanged": int(own_weights_sha256(llm.model) == before)})
 
-    with alone(checkpoints):
-        unit = cache.find(digest) or cache.compute(digest, write)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return unit
+    return trained_unit(WorkCache(layout.work, STAGE), inputs, train)
 
 
 def _written(

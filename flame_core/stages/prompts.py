@@ -17,11 +17,12 @@ from flame_core.data.shards import INDEX, read_index
 from flame_core.digest import file_sha256
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.model_files import METRICS
 from flame_core.pages.prompts import Rewritten, loss_picture, prompts_page
 from flame_core.params import Params, PromptsParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings
-from flame_core.soft_prompts.learned import METRICS, WRITTEN, Learning
+from flame_core.soft_prompts.learned import WRITTEN, Learning
 from flame_core.soft_prompts.reconstruction import Reconstruction
 from flame_core.soft_prompts.sentences import read_sentences, slots_by_kind
 from flame_core.text.manifest import MANIFEST, captions_digest, require_training_fit, training_folder
@@ -58,7 +59,6 @@ def run(params: Params, layout: Layout) -> None:
         captions=captions_digest(layout.captions, "train"),
         cache=WorkCache(layout.work, STAGE),
         device=settings().torch_device(),
-        seconds=settings().checkpoint_seconds,
     )
     unit = learning.run()
     tested, learned = (Reconstruction.of(rows) for rows in json.loads(unit.file(WRITTEN).read_bytes()))

@@ -12,13 +12,14 @@ from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.files.whole_folders import alone, scratch_below
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG, METRICS, WEIGHTS
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, TrainParams
 from flame_core.processes.nodes import nodes
 from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
 from flame_core.tracking.run import track_training
-from flame_core.training.job import METRICS, SIZES
+from flame_core.training.job import SIZES
 from flame_core.training.losses import first_and_last, main_losses
 from flame_core.verification import Verified, verify
 from flame_core.work import UnitRecord, WorkCache, gather
@@ -26,8 +27,7 @@ from flame_core.work import UnitRecord, WorkCache, gather
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume its training. Of several nodes, only the first writes the model and is tracked."""
-    from flame_core.model_files import CONFIG, WEIGHTS
-    from flame_core.training.checkpoint import resumed_at
+    from flame_core.stepping.checkpoint import resumed_at
     from flame_core.training.preparation import prepare
     from flame_core.training.teacher_vectors import crop_folders
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from flame_core.errors import ResourceError
 from flame_core.params import Params
+from flame_core.processes.gpu import USABLE_SHARE
 from flame_core.quantities import size_text
-
-_SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 
 
 def require_llm_memory(params: Params, weight_bytes: int, free: int) -> None:
@@ -15,13 +14,13 @@ def require_llm_memory(params: Params, weight_bytes: int, free: int) -> None:
     Raises:
         ResourceError: says how much is missing and which param helps.
     """
-    if weight_bytes <= free * _SHARE:
+    if weight_bytes <= free * USABLE_SHARE:
         return
     helps = "a smaller llm.source or text.layer"
     if params.text.dtype == "float32":
         helps = f"text.dtype bfloat16 ({size_text(weight_bytes / 2)}), or {helps}"
     raise ResourceError(
         f"{params.llm.name} up to layer {params.text.depth} needs {size_text(weight_bytes)} on a GPU in "
-        f"{params.text.dtype}, {size_text(free)} are free: {size_text(weight_bytes - free * _SHARE)} are "
+        f"{params.text.dtype}, {size_text(free)} are free: {size_text(weight_bytes - free * USABLE_SHARE)} are "
         f"missing. Set {helps}"
     )

@@ -1,1 +1,1 @@
-"""Training: the loop, the order of samples, the learning rate schedule, checkpoints."""
+"""Training: the loop, the order of samples, what a step does, what is trained, and what it costs."""

@@ -19,8 +19,8 @@ from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.training.adapted_llm import AdaptedLLM
 from flame_core.training.linked_folders import UNLINKED, LinkedFolders
-from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
+from flame_core.training.weight_groups import create_optimizer, freeze
 from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
 from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.inheritance import begun_with, inherit

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from flame_core.data.shards import read_index
 from flame_core.digest import json_lines_bytes, write_json
 from flame_core.lexical import LEXICON_FILES
+from flame_core.model_files import METRICS
 from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.processes.launcher import Launch, launch, serve
 from flame_core.processes.nodes import Nodes
@@ -26,7 +27,6 @@ from flame_core.text.caption_source import CaptionSource, LLMSource
 if TYPE_CHECKING:
     from flame_core.training.texts import TrainingTexts
 
-METRICS = "metrics.jsonl"
 SIZES = "sizes.json"  # of a tower that was pruned, for its config
 ORIGINS = "inherited.json"  # {weight: where it comes from}
 

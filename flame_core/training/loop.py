@@ -26,7 +26,10 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.processes.stop_request import stop_requested
 from flame_core.reporting import progress
 from flame_core.settings import settings
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
+from flame_core.stepping.checkpoint import Metrics
+from flame_core.stepping.learning_rate import learning_rate, set_learning_rate
+from flame_core.stepping.random_state import random_state, set_random_state
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.head_first import HeldBackbone, held_steps
 from flame_core.training.linked_folders import UNLINKED, LinkedFolders
@@ -34,14 +37,11 @@ from flame_core.training.loader import EpochOrder, TrainingSamples, create_loade
 from flame_core.training.memory import fitted_training
 from flame_core.training.prefetch import batches_on
 from flame_core.training.sampling import Draws
-from flame_core.training.schedule import learning_rate, set_learning_rate
-from flame_core.training.step import Step, random_state, set_random_state
+from flame_core.training.step import Step
 from flame_core.training.told import Read, Told
 from flame_core.training.utilisation import Utilisation, measured_peak
 from flame_core.vision.nvjpeg import require_gpu
 from flame_core.vision.tower import ImageTower
-
-Metrics = list[dict[str, float]]
 
 
 class Trained(NamedTuple):

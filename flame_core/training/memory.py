@@ -6,6 +6,7 @@ import logging
 
 from flame_core.errors import ResourceError
 from flame_core.params import TrainParams
+from flame_core.processes.gpu import USABLE_SHARE
 from flame_core.quantities import size_text
 from flame_core.text.cost import LLMShape
 from flame_core.text.transformer import TextTower
@@ -16,7 +17,6 @@ from flame_core.training.cost_figures import TrainingCost
 from flame_core.training.linked_folders import UNLINKED, LinkedFolders
 from flame_core.training.loader import TrainingSamples
 
-_SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ def fitted_training(
         linked=linked,
         llm=llm,
     )
-    room = int(free * _SHARE)
+    room = int(free * USABLE_SHARE)
     if cost.memory <= room:
         return params, cost
     parts = ", ".join(f"{name} {size_text(held)}" for name, held in cost.memory_parts.items())

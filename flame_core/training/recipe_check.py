@@ -84,7 +84,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     from flame_core.objectives import term_faults, term_needs
     from flame_core.text.transformer import TextTower
     from flame_core.training.inputs import sidecar_readers
-    from flame_core.training.schedule import require_weights
+    from flame_core.training.weight_groups import require_weights
     from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
     from flame_core.vision.layer_rates import layer_rates
     from flame_core.vision.tower import ImageTower, require_features

@@ -34,9 +34,9 @@ class Utilisation:
         return {"tflops": rate / 1e12, "mfu": rate / self._peak}
 
 
-def measured_peak(device: str, dtype: torch.dtype, size: int = _SIZE) -> float:
+def measured_peak(device: str, dtype: torch.dtype) -> float:
     """FLOP/s of a large square matrix product on a GPU, the best of ten."""
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(_SIZE, _SIZE, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(_PRODUCTS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -45,4 +45,4 @@ def measured_peak(device: str, dtype: torch.dtype, size: int = _SIZE) -> float:
         end.record()
         end.synchronize()
         best = min(best, start.elapsed_time(end) / 1e3)
-    return 2 * size**3 / best
+    return 2 * _SIZE**3 / best

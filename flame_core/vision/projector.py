@@ -61,7 +61,10 @@ class PatchProjector(nn.Module):
 
 
 class PooledProjector(nn.Module):
-    """Patch tokens [B, N, C] to the unit vector z [B, 1, D] of their mean."""
+    """Patch tokens [B, N, C] to the unit vector z [B, 1, D] of their mean.
+
+    Subclasses replace its layers after drawing them: the random numbers decide the first weights of all that follows.
+    """
 
     def __init__(self, width: int, dim: int, hidden: int | None = None) -> None:
         super().__init__()

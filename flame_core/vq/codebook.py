@@ -8,7 +8,6 @@ everything that reads codebooks reads this one. The training is one unit of the 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,12 @@ from flame_core.curation.coding import Coding, Drawn
 from flame_core.curation.picking import hash_numbers
 from flame_core.digest import write_json
 from flame_core.errors import InputError
-from flame_core.files.whole_folders import alone
 from flame_core.params import CodesParams, VqParams, changed_values
 from flame_core.work import UnitRecord
 
 FEWEST = 20  # pictures with captions
 _HELD_OUT, _MOST_HELD_OUT = 10, 1000  # one of ten, at most so many
 _CODES, _METRICS = "codes.safetensors", "metrics.json"
-_CHECKPOINTS = "codes-checkpoints"
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,8 @@ def captioned_codebook(
         ComputationError: the loss is not finite.
         Interrupted: a stop signal came; the state was saved.
     """
+    from flame_core.stepping.stepwise import trained_unit
+
     params, drawn = coding.params, coding.drawn()
     if (count := drawn.tokens.shape[0] * drawn.tokens.shape[1]) < params.codes:
         raise InputError(f"codes.codes is {params.codes}, and there are {count} patch tokens: lower it")
@@ -85,16 +84,12 @@ def captioned_codebook(
         "seed": params.seed,
         "vq": changed_values(params.vq),
     }
-    digest = coding.cache.digest(inputs)
-    checkpoints = coding.cache.folder.parent / _CHECKPOINTS / digest
 
-    def write(folder: Path) -> UnitRecord:
+    def train(folder: Path, checkpoints: Path) -> UnitRecord:
         texts = _captions([captions / name for name in sorted(shards)], drawn.keys, params.vq, language)
         return _trained(drawn, texts, params, device, checkpoints, folder)
 
-    with alone(checkpoints):
-        unit = coding.cache.find(digest) or coding.cache.compute(digest, write)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    unit = trained_unit(coding.cache, inputs, train)
     arrays, found = load_file(unit.file(_CODES)), json.loads(unit.file(_METRICS).read_text("utf-8"))
     about = {"tower": coding.tower.identity, "captioner": {"loss": found["own"], "loss_of_others": found["other"]}}
     book = Codebook(arrays["codes"], drawn.reduction["mean"], arrays["basis"], about)

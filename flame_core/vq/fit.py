@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from flame_core.errors import ComputationError
 from flame_core.params import VqParams
-from flame_core.training.loop import Metrics
-from flame_core.training.stepwise import take_steps
+from flame_core.stepping.checkpoint import Metrics
+from flame_core.stepping.learning_rate import learning_rate
+from flame_core.stepping.stepwise import take_steps
 from flame_core.vq.decoder import PAD, CaptionDecoder, Vocabulary, padded
 from flame_core.vq.quantizer import VectorQuantizer
 
@@ -91,8 +92,7 @@ def fit(
         optimizer,
         lambda step: _step(model, optimizer, data, params, seed, step),
         params.steps,
-        warmup=int(_WARMUP * params.steps),
-        rate=params.learning_rate,
+        rate=lambda step: learning_rate(step, params.steps, int(_WARMUP * params.steps), params.learning_rate),
         checkpoints=checkpoints,
         title="codebook",
         after_step=after_step,
@@ -120,7 +120,8 @@ def _step(
     for moment in ("exp_avg", "exp_avg_sq"):  # those of a code that is elsewhere now
         optimizer.state[model.quantizer.codes][moment][moved] = 0.0
     values = {"loss": loss, "codebook": found.terms.codebook, "commitment": found.terms.commitment}
-    return {**{name: float(value.detach()) for name, value in values.items()}, "restarted": float(len(moved))}
+    figures = {name: float(value.detach()) for name, value in values.items()}
+    return {"step": step, **figures, "restarted": float(len(moved))}
 
 
 def batch(data: Described, size: int, seed: int, step: int) -> tuple[np.ndarray, list[str]]:

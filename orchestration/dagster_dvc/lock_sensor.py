@@ -29,8 +29,6 @@ def dvc_lock_sensor(
     *,
     read_checks: ReadChecks | None = None,
     read_numbers: ReadNumbers | None = None,
-    name: str = "dvc_lock",
-    interval_seconds: int = 30,
 ) -> dg.SensorDefinition:
     """A sensor that reports stages that ran outside Dagster: their outs in `dvc.lock` differ from those Dagster knows.
 
@@ -42,9 +40,9 @@ def dvc_lock_sensor(
     keys = {name: asset_key(name) for name in stages}
 
     @dg.sensor(
-        name=name,
+        name="dvc_lock",
         description="Shows stages that ran outside Dagster, such as `dvc repro` in a shell, as materializations.",
-        minimum_interval_seconds=interval_seconds,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:

@@ -16,7 +16,6 @@ from flame_core.digest import write_json
 from flame_core.params import AdaptLLMParams, LLMParams, LoraParams
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm import SOURCE
-from flame_core.work import WorkCache
 from tests.conftest import text_params, tiny_llm
 
 LORA = LoraParams(rank=2, alpha=4.0, targets=["q_proj", "o_proj", "up_proj"])
@@ -75,7 +74,7 @@ def reader_of(folder, dtype: str = "float32", std: float = 0.1) -> CaptionReader
 def gradients(folder, tmp_path, **values) -> tuple[float, dict[str, torch.Tensor]]:
     params = AdaptLLMParams.model_validate({"batch_size": 4, **values})
     reader = reader_of(folder)
-    fit = Fit(params, CaptionPairs([], params), reader, WorkCache(tmp_path, "adapt_llm"), {}, 1.0)
+    fit = Fit(params, CaptionPairs([], params), reader, tmp_path)
     loss = fit.backward(PAIRS)
     return loss, {name: weight.grad for name, weight in reader.weights.items()}
 
@@ -113,7 +112,7 @@ def test_gradients_are_those_of_the_loss(folder, tmp_path):
     """Against differences of the loss, for the weight of each adapter that changes it most."""
     params = AdaptLLMParams.model_validate({"batch_size": 4, "temperature": 0.5})
     reader = reader_of(folder)
-    fit = Fit(params, CaptionPairs([], params), reader, WorkCache(tmp_path, "adapt_llm"), {}, 1.0)
+    fit = Fit(params, CaptionPairs([], params), reader, tmp_path)
     fit.backward(PAIRS)
     for weight in reader.weights.values():
         gradient, own = weight.grad.clone().flatten(), weight.data.flatten()

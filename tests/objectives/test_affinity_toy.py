@@ -20,10 +20,10 @@ from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE
+from flame_core.stepping.learning_rate import learning_rate, set_learning_rate
 from flame_core.training.assembly import assemble
 from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts, made_batch
-from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower
 from tests.objectives.test_attention_toy import BATCH, CELL, CLASSES, PICTURES, SIDE, batch_of, pictures

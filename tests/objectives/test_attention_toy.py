@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from flame_core.objectives.batch import Batch, Moment
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE
+from flame_core.stepping.learning_rate import learning_rate, set_learning_rate
 from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
-from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step
 from tests.training.world import recipe
 

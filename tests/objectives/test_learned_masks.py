@@ -15,7 +15,7 @@ from flame_core.objectives.term import Setup
 from flame_core.params import LearnedMasksParams, ModelParams, SizesParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import ALONE
-from flame_core.training.schedule import set_learning_rate
+from flame_core.stepping.learning_rate import set_learning_rate
 from flame_core.vision.block_sizes import block_weights
 from flame_core.vision.tower import ImageTower
 from tests.objectives.terms import batch_of

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 
 from flame_core.errors import Interrupted
-from flame_core.model_files import WEIGHTS
+from flame_core.model_files import METRICS, WEIGHTS
 from flame_core.params import TrainParams
 from flame_core.processes import launcher
 from flame_core.processes.launcher import Launch, launch
-from flame_core.training.job import METRICS, TrainingJob
+from flame_core.training.job import TrainingJob
 from tests.training.world import FACETS, recipe, write_world
 
 ROOT = Path(__file__).parents[2]

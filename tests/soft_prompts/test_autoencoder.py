@@ -16,7 +16,6 @@ from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reader import caption_ids, caption_loss
 from flame_core.soft_prompts.reconstruction import Reconstruction, Written, overlap, reconstructed
 from flame_core.soft_prompts.sentences import Sentences
-from flame_core.work import WorkCache
 from tests.soft_prompts.toy import toy_model
 
 WORDS = (
@@ -72,8 +71,8 @@ def test_a_closed_grammar_is_written_back(llm: FrozenLLM, seed: int, tmp_path: P
     )  # fmt: skip
     data = Sentences(SENTENCES, [], None, 0.1)
     assert len(data.texts) == 2304 and 150 < len(data.tested) < 320
-    fit = Fit(params, config, llm, data, WorkCache(tmp_path, "prompts"), {}, 1e9)
-    model, rows = fit.run()
+    fit = Fit(params, config, llm, data)
+    model, rows = fit.run(tmp_path)
     found = Reconstruction(reconstructed(fit, model, data.tested, "write"))
     assert found.exact > 0.85, (found.exact, rows[-1])
     assert found.by_chance < 0.5 and rows[-1]["held_out"] < 0.2

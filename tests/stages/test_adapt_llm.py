@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from flame_core import gates
+from flame_core.adapting.fit import Fit
 from flame_core.captions.table import read_captions, write_captions
 from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params
-from flame_core.settings import settings
 from flame_core.stages import adapt_llm, embed, embed_texts
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm import SOURCE, read_source
@@ -28,7 +28,7 @@ from flame_core.verification import write_digests
 from tests.bits import flip
 from tests.stages.adapted_world import adapted_world, choosing
 from tests.stages.pipeline import tree
-from tests.stages.units import computed_by, killed_after
+from tests.stages.units import computed_by, killed_after_step, steps_taken
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +112,15 @@ def test_texts_are_added_by_the_llm_with_the_adapters(world):
     assert tree(layout.embeddings) == before
 
 
-def test_killed_after_any_state_it_continues_and_ends_with_the_same_bytes(world, monkeypatch):
+def test_killed_after_any_step_it_continues_and_ends_with_the_same_bytes(world):
     params, layout = world
-    first = tree(layout.llm_adapter)  # with a state at the end only
-    every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
-    monkeypatch.setattr(adapt_llm, "settings", lambda: every_step)
-    for after in (0, 3, 6):
+    first = tree(layout.llm_adapter)  # without a state
+    for after in (1, 3, 5):
         shutil.rmtree(layout.work / "adapt_llm")
-        killed_after(after, lambda: adapt_llm.run(params, layout))
-        adapt_llm.run(params, layout)
+        killed_after_step(after, lambda: adapt_llm.run(params, layout))
+        assert steps_taken(Fit, lambda: adapt_llm.run(params, layout)) == list(range(after, 6))
         assert tree(layout.llm_adapter) == first
+    assert not list((layout.work / "adapt-llm-checkpoints").iterdir())
     assert computed_by(lambda: adapt_llm.run(params, layout)) == []
 
 

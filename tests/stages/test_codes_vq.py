@@ -21,8 +21,8 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.stages import caption, codes, download, ingest, select
+from flame_core.stepping import stepwise
 from flame_core.text.store import unit
-from flame_core.training import stepwise
 from flame_core.vision.image_encoder import load_encoder
 from flame_core.vision.tower import ImageTower
 from flame_core.vq import fit as fitting

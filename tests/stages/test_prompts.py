@@ -18,6 +18,7 @@ from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.params import Params, PromptsParams
 from flame_core.params.text import SentenceParams
+from flame_core.soft_prompts.fit import Fit
 from flame_core.soft_prompts.frozen_llm import llm_digest
 from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.stages import embed, prompts
@@ -25,7 +26,7 @@ from flame_core.text.store import Drawn, TrainStore
 from flame_core.verification import verify
 from tests.bits import flip, put_back
 from tests.stages.pipeline import captioned_project, tree
-from tests.stages.units import computed_by, killed_after
+from tests.stages.units import computed_by, killed_after, killed_after_step, steps_taken
 
 CHOSEN = {"count": 3, "width": 16, "steps": 6, "batch_size": 4, "warmup_steps": 1, "held_out": 0.3, "written": 5,
           "cpu_threads": 1, "gates": {"min_overlap": 0.0}}  # fmt: skip
@@ -44,15 +45,7 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         evaluate = params.evaluate.model_copy(update={"languages": []})
         params = params.model_copy(update={"evaluate": evaluate, "text": text})
         embed.run(params, layout)
-        patch.setattr(prompts, "settings", every_step)
         yield params, layout
-
-
-def every_step():
-    """Settings of a run that writes its state after every step."""
-    from flame_core.settings import settings
-
-    return settings().model_copy(update={"checkpoint_seconds": 0.0})
 
 
 def with_head(layout: Layout) -> None:
@@ -155,26 +148,48 @@ def test_killed_after_any_step_it_continues_and_ends_with_the_same_bytes(world, 
     wanted = choosing(params, seed=3, **more)
     prompts.run(wanted, layout)
     first = tree(layout.prompts)
-    for after in (1, 4, 6):  # the result begins first, and holds the six states
+    for after in (1, 3, 5):
         shutil.rmtree(layout.work / "prompts")
-        killed_after(after, lambda: prompts.run(wanted, layout))
-        assert len(computed_by(lambda: prompts.run(wanted, layout))) == 8 - after
+        killed_after_step(after, lambda: prompts.run(wanted, layout))
+        assert steps_taken(Fit, lambda: prompts.run(wanted, layout)) == list(range(after, 6))
         assert tree(layout.prompts) == first
+    assert not list((layout.work / "prompts-checkpoints").iterdir())
+    shutil.rmtree(layout.work / "prompts")
+    killed_after(1, lambda: prompts.run(wanted, layout))  # the unit of the training begins within that of the result
+    prompts.run(wanted, layout)
+    assert tree(layout.prompts) == first
     assert computed_by(lambda: prompts.run(wanted, layout)) == []
-    states = [path for path in (layout.work / "prompts").iterdir() if (path / "state.safetensors").is_file()]
-    assert len(states) == 1  # the last
 
 
-def test_a_damaged_state_is_not_used(world):
+def test_that_more_is_written_trains_nothing_again(world):
+    params, layout = world
+    prompts.run(choosing(params), layout)
+    wanted = choosing(params, written=7)
+    assert steps_taken(Fit, lambda: prompts.run(wanted, layout)) == []
+    assert computed_by(lambda: prompts.run(wanted, layout)) == []
+
+
+def test_a_damaged_state_or_unit_is_not_used(world):
     params, layout = world
     wanted = choosing(params, seed=4, steps=4)
     prompts.run(wanted, layout)
     first = tree(layout.prompts)
-    for path in (layout.work / "prompts").iterdir():
-        for file in path.glob("*.safetensors"):
-            flip(file, file.stat().st_size - 9, 2)
-    prompts.run(wanted, layout)
+    for file in (layout.work / "prompts").glob("*/*.safetensors"):
+        flip(file, file.stat().st_size - 9, 2)
+    killed_after_step(2, lambda: prompts.run(wanted, layout))
+    last = max((layout.work / "prompts-checkpoints").glob("*/step-*/00000.pt"))
+    flip(last, last.stat().st_size // 2, 2)
+    assert steps_taken(Fit, lambda: prompts.run(wanted, layout)) == [1, 2, 3]
     assert tree(layout.prompts) == first
+
+
+def test_a_state_of_other_params_is_not_used(world):
+    params, layout = world
+    wanted = choosing(params, seed=5)
+    killed_after_step(3, lambda: prompts.run(wanted, layout))
+    other = choosing(params, seed=5, learning_rate=0.01)
+    assert steps_taken(Fit, lambda: prompts.run(other, layout)) == list(range(6))
+    assert steps_taken(Fit, lambda: prompts.run(wanted, layout)) == [3, 4, 5]
 
 
 def test_a_flipped_bit_is_not_used(world):

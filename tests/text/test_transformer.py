@@ -15,12 +15,13 @@ import torch.multiprocessing  # teaches the pickler to hand tensors over as hand
 from flame_core.captions.table import Caption, write_captions
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.model_files import METRICS
 from flame_core.params import TextTowerParams
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource, DrawnCaptions
 from flame_core.text.store import Drawn
 from flame_core.text.transformer import PAD, Captions, CaptionSamples, TextTower, TrainedTexts
-from flame_core.training.job import METRICS, TrainingJob
+from flame_core.training.job import TrainingJob
 from tests.conftest import text_params
 from tests.training.world import HIDDEN, recipe, write_world
 

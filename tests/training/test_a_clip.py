@@ -10,7 +10,7 @@ import torch
 from flame_core.errors import ParamsError
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE, Ranks
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts
 from flame_core.training.recipe_check import recipe_faults

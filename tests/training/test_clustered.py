@@ -17,7 +17,7 @@ from flame_core.objectives.prototypes import Prototypes
 from flame_core.params import PrototypesParams
 from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from tests.objectives.terms import batch_of, setup
 from tests.training.clustered import clustered_recipe, train_clustered, write_clustered
 from tests.training.killed import train_killed

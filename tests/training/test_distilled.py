@@ -20,7 +20,7 @@ from flame_core.objectives.term import Setup
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts, made_batch

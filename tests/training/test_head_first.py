@@ -16,7 +16,7 @@ from flame_core.layout import Layout
 from flame_core.params import TrainParams
 from flame_core.params.optimizer import HeadFirst
 from flame_core.processes.ranks import ALONE, Ranks
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.head_first import held_steps
 from flame_core.training.linked_folders import LinkedFolders

@@ -17,8 +17,8 @@ import torch
 from flame_core.errors import ComputationError, Interrupted
 from flame_core.processes.ranks import Ranks
 from flame_core.settings import settings
+from flame_core.stepping import checkpoint
 from flame_core.text.store import Drawn
-from flame_core.training import checkpoint
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.loop import _not_finite, train
 from flame_core.training.told import Read

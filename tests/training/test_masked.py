@@ -9,7 +9,7 @@ import torch
 
 from flame_core.params import ModelParams
 from flame_core.processes.ranks import ALONE, Ranks
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from flame_core.vision.block_sizes import block_weights, sizes_of
 from flame_core.vision.tower import ImageTower
 from tests.training.killed import train_killed

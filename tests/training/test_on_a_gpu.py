@@ -13,7 +13,7 @@ from PIL import Image
 from flame_core.errors import Interrupted
 from flame_core.params import TrainParams
 from flame_core.settings import settings
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from flame_core.training.loop import train
 from flame_core.vision.image_encoder import ImageEncoder
 from tests.gpus import GPUS, on_a_gpu

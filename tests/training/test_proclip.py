@@ -17,8 +17,8 @@ from flame_core.objectives.batch import Moment
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams, read_yaml
 from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.stepping import checkpoint
 from flame_core.text.store import TrainStore
-from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts

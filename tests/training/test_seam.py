@@ -9,7 +9,7 @@ import torch
 
 from flame_core.objectives import term_classes
 from flame_core.processes.ranks import ALONE, Ranks
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.throw_away import Past, past_recipe, state_of, train_past

@@ -10,9 +10,9 @@ import time
 import psutil
 import pytest
 
-from flame_core.model_files import WEIGHTS
+from flame_core.model_files import METRICS, WEIGHTS
 from flame_core.stages import embed
-from flame_core.training.job import METRICS, TrainingJob
+from flame_core.training.job import TrainingJob
 from tests.ports import free_port
 from tests.processes.test_launcher import ROOT, at_step, job, start
 from tests.stages.pipeline import captioned_project

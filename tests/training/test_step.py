@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from flame_core.objectives.batch import Batch, Moment
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.stepping.graph_room import GraphRoom, pieces_in
+from flame_core.stepping.pieces import in_pieces
 from flame_core.text.transformer import PAD
 from flame_core.training.assembly import Assembly, assemble
-from flame_core.training.graph_room import GraphRoom, pieces_in
 from flame_core.training.made_batch import MadeTexts, made_batch
-from flame_core.training.step import Step, in_pieces
+from flame_core.training.step import Step
 from tests.training.processes import on_ranks
 from tests.training.world import HIDDEN, recipe
 

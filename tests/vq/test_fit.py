@@ -18,7 +18,7 @@ from flame_core.curation.minibatch import Batches, first_fit, next_fit
 from flame_core.errors import ComputationError
 from flame_core.params import VqParams
 from flame_core.settings import settings
-from flame_core.training import stepwise
+from flame_core.stepping import stepwise
 from flame_core.tuning.fit import one_thread
 from flame_core.vq.decoder import Vocabulary
 from flame_core.vq.fit import CodeCaptioner, Described, batch, fit, held_out_losses

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.data.sources.listing import GROUP
 from flame_core.files.row_groups import in_groups
 
 _SCHEMA = pa.schema({"key": pa.string(), "columns": pa.string()})
-_GROUP = 1024  # rows per parquet row group
 
 
 class KeptColumns:
@@ -29,7 +29,7 @@ class KeptColumns:
             for record in records:
                 values = {**(record.get("columns") or {}), **{k: v for k, v in values.items() if v is not None}}
             self._rows.append({"key": key, "columns": json.dumps(values, sort_keys=True)})
-            if len(self._rows) == _GROUP:
+            if len(self._rows) == GROUP:
                 self._flush()
 
     def _flush(self) -> None:
@@ -47,7 +47,7 @@ def join_columns(path: Path, parts: Iterable[Path]) -> None:
     """Write the rows of several such files to one, as if they had been added to it one by one."""
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         table = _SCHEMA.empty_table()
-        for table in in_groups((pq.ParquetFile(part).read() for part in parts), _GROUP):
+        for table in in_groups((pq.ParquetFile(part).read() for part in parts), GROUP):
             writer.write_table(table)
-        if len(table) % _GROUP == 0:  # as a file ends that is closed
+        if len(table) % GROUP == 0:  # as a file ends that is closed
             writer.write_table(_SCHEMA.empty_table())

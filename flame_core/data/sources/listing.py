@@ -33,7 +33,7 @@ SOURCE = "source.json"
 MANIFEST = "manifest.jsonl"
 MISSING = "missing.json"
 KEPT_COLUMNS = "columns.parquet"  # `keep_columns` of a source as JSON, a row per pair
-_GROUP = 1024  # rows per parquet row group, the smallest amount that is read
+GROUP = 1024  # rows per parquet row group, the smallest amount that is read
 
 SCHEMA = pa.schema(
     {

@@ -16,6 +16,7 @@ from flame_core.data.sources import Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import safe_key, stem_of
 from flame_core.data.sources.listing import (
+    GROUP,
     MANIFEST,
     MISSING,
     PAIRS,
@@ -32,7 +33,6 @@ from flame_core.files.row_groups import in_groups
 from flame_core.work import UnitRecord
 
 FEW_BYTES = 1 << 28  # of a source; one process lists them sooner than several have begun
-_GROUP = 1024  # rows per parquet row group, the smallest amount that is read
 
 
 def write_listing(
@@ -56,7 +56,7 @@ def write_listing(
     gone: list[RawPair] = []
     rows = _without(pairs, forgotten, gone)
     with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
-        while chunk := list(islice(rows, _GROUP)):
+        while chunk := list(islice(rows, GROUP)):
             missing |= {row: plain(pair.missing) for row, pair in enumerate(chunk, count) if pair.missing}
             writer.write_table(pa.Table.from_pylist([_row(pair, pictures) for pair in chunk], schema=SCHEMA))
             count += len(chunk)
@@ -95,7 +95,7 @@ def join_listings(
         for group in groups:
             unused.include(group)
     with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
-        for table in in_groups((pq.ParquetFile(place / PAIRS).read().cast(SCHEMA) for place in places), _GROUP):
+        for table in in_groups((pq.ParquetFile(place / PAIRS).read().cast(SCHEMA) for place in places), GROUP):
             writer.write_table(table)
     return _write_rest(folder, count, missing, gone, about, problems, unused, manifest, forgotten)
 

@@ -1,8 +1,7 @@
-"""Learning rate and optimiser: linear warm-up, cosine to zero, AdamW without decay on 1-d parameters."""
+"""Which weights a recipe trains, and how fast: AdamW, without decay on 1-d parameters, and multipliers of its rate."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -13,13 +12,6 @@ from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import parameter_groups
 from flame_core.params import TrainParams
 from flame_core.vision.layer_rates import layer_rates
-
-
-def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
-    """The rate at a step from 0 to total - 1: rises over `warmup` steps, then falls along a half cosine to 0."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParams) -> torch.optim.AdamW:
@@ -96,9 +88,3 @@ def require_weights(towers: nn.Module, multipliers: Mapping[str, float]) -> None
             raise ParamsError(
                 f"train.optimizer.multipliers: no weight's name begins with {start!r}; they begin with {known}"
             )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's rate to `rate` times its multiplier; a group with a `rate` of its own keeps that."""
-    for group in optimizer.param_groups:
-        group["lr"] = group.get("rate", rate * group["multiplier"])

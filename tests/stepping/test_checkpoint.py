@@ -16,7 +16,7 @@ from flame_core.errors import ResourceError
 from flame_core.files.weights import save_weights
 from flame_core.processes.ranks import Ranks
 from flame_core.settings import settings
-from flame_core.training import checkpoint
+from flame_core.stepping import checkpoint
 from flame_core.training.loop import train
 from flame_core.work import UnitRecord, WorkCache
 from tests.bits import flip

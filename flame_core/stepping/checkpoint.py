@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from flame_core.digest import file_sha256
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.stepping.random_state import RandomState
 
 _PREFIX = "step-"
 _RESUMED = "resumed-at"  # a file beside the checkpoints
 _DIGEST = ".sha256"  # replaces a part's .pt; the format is that of sha256sum
+Metrics = list[dict[str, float]]
 log = logging.getLogger(__name__)
 
 
@@ -36,8 +37,8 @@ class Checkpoint:
     step: int
     model: dict[str, Any]
     optimizer: dict[str, Any]
-    random: tuple[Tensor, Tensor | None]  # of this rank's generators (dropout, stochastic depth)
-    metrics: list[dict[str, float]]  # one row per step so far
+    random: RandomState  # of this rank's generators (dropout, stochastic depth)
+    metrics: Metrics  # one row per step so far
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, ranks: Ranks = ALONE) -> None:

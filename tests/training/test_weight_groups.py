@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 from torch import nn
 
 from flame_core.objectives import create_objective
 from flame_core.params import MultiPositiveSigmoidParams, TrainParams
-from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
+from flame_core.stepping.learning_rate import set_learning_rate
+from flame_core.training.weight_groups import create_optimizer
 from tests.objectives.terms import setup
-
-
-def test_warm_up_rises_linearly_and_the_cosine_ends_near_zero():
-    rates = [learning_rate(step, 110, 10, 2.0) for step in range(110)]
-    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
-    assert rates[60] == pytest.approx(1.0)  # half way down
-    assert rates[109] == pytest.approx(1.0 + math.cos(math.pi * 99 / 100))
 
 
 def test_one_dimensional_parameters_and_the_loss_have_no_decay():
