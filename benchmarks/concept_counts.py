@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.measure import record
 from flame_core.captions.table import SCHEMA
-from flame_core.curation.concept_list import Given, concept_list
-from flame_core.curation.pipeline import Captions, Counting, merged
-from flame_core.curation.text_hits import ShardCaptions
+from flame_core.concepts.concept_list import Given, concept_list
+from flame_core.concepts.counting import Captions, Counting, merged
+from flame_core.concepts.text_hits import ShardCaptions
 from flame_core.data.shards import INDEX_SCHEMA, Index
 from flame_core.digest import file_sha256
 

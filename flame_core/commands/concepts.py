@@ -42,8 +42,8 @@ def rare(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table in CSV.")] = None,
 ) -> None:
     """List the rarest concepts, to gather test pictures of them as Let It Wag! did."""
-    from flame_core.curation.concept_out import read_frequencies
-    from flame_core.curation.rare_concepts import rarest, to_csv
+    from flame_core.concepts.concept_out import read_frequencies
+    from flame_core.concepts.rare_concepts import rarest, to_csv
     from flame_core.layout import Layout
     from flame_core.reporting import console, table
 
@@ -73,7 +73,7 @@ def test_set(
     """Make a test set of gathered pictures: no duplicates, no outliers, equally many per class."""
     import shutil
 
-    from flame_core.curation.gathered_test_set import Rules, choose
+    from flame_core.concepts.gathered_test_set import Rules, choose
     from flame_core.digest import write_json
     from flame_core.errors import InputError
     from flame_core.export.folder import require_new, write_folder

@@ -21,7 +21,7 @@ from flame_core.verification import DIGESTS, read_digests, read_object
 
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
 MODELS = ("teacher", "inherit")  # links to trained models
-COUNTS, HITS = "frequency.parquet", "hits/"  # as curation.concept_out names them, which imports numpy
+COUNTS, HITS = "frequency.parquet", "hits/"  # as concepts.concept_out names them, which imports numpy
 _OF_PROMPTS = ("head.safetensors", CONFIG)  # as soft_prompts.prompt_head names them, which imports torch
 _OF_TEXT = (TEXT_WEIGHTS, "tokenizer.json")  # of a model with a text tower of its own
 

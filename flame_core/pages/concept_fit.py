@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flame_core.curation.concept_out import Frequencies
-from flame_core.curation.frequency_fit import Fit, Points
+from flame_core.concepts.concept_out import Frequencies
+from flame_core.concepts.frequency_fit import Fit, Points
 from flame_core.pages.log_charts import Point, scatter_chart
 from flame_core.pages.render import render
 from flame_core.params import ConceptFitParams

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flame_core.curation.concept_out import Frequencies
+from flame_core.concepts.concept_out import Frequencies
 from flame_core.pages.log_charts import log_line_chart
 from flame_core.pages.render import render
 

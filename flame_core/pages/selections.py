@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flame_core.curation.word_shares import WordShares
 from flame_core.inline_pictures import thumbnail
 from flame_core.pages.charts import line_chart
 from flame_core.pages.render import render
+from flame_core.selections.word_shares import WordShares
 
 _CLUSTERS, _PICTURES = 48, 6  # that are shown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from flame_core.curation.cost import concept_section
+from flame_core.concepts.concept_cost import concept_section
 from flame_core.errors import InputError
 from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
@@ -24,8 +24,8 @@ def section_costs(params: Params, layout: Layout, images: int, tflops: float) ->
     if params.concepts is not None:
         found["concepts"] = concept_section(params.concepts, images)
     if params.codes is not None:
-        from flame_core.curation.selection_cost import codes_section, select_section
-        from flame_core.curation.tower_shape import codes_shape
+        from flame_core.codes.tower_shape import codes_shape
+        from flame_core.selections.selection_cost import codes_section, select_section
 
         tower = codes_shape(params, params.codes, layout)
         found["codes"] = codes_section(params.codes, images, tower, tflops)
@@ -33,26 +33,26 @@ def section_costs(params: Params, layout: Layout, images: int, tflops: float) ->
             patches = _PATCHES if isinstance(tower, str) else tower.patches
             found["select"] = select_section(params.select, images, params.codes.codes, patches)
     if params.noise is not None:
-        from flame_core.curation.selection_cost import noise_section
+        from flame_core.selections.selection_cost import noise_section
 
         found["noise"] = noise_section(params.noise, images)
     if params.features is not None:
-        from flame_core.curation.picture_passes_cost import features_section
-        from flame_core.curation.tower_shape import model_shape
+        from flame_core.codes.tower_shape import model_shape
+        from flame_core.scoring.picture_passes_cost import features_section
 
         found["features"] = features_section(params.features, images, model_shape(params.features.model), tflops)
     if params.semdedup is not None:
-        from flame_core.curation.selection_cost import semdedup_section
+        from flame_core.selections.selection_cost import semdedup_section
 
         dims = _dims_of_vectors(params, params.semdedup, layout)
         found["semdedup"] = semdedup_section(params.semdedup, images, dims)
     if params.scores is not None:
-        from flame_core.curation.picture_passes_cost import scores_section
-        from flame_core.curation.tower_shape import scorer_shapes
+        from flame_core.codes.tower_shape import scorer_shapes
+        from flame_core.scoring.picture_passes_cost import scores_section
 
         found["scores"] = scores_section(params.scores, images, scorer_shapes(params, params.scores, layout), tflops)
     if params.tune is not None:
-        from flame_core.curation.tower_shape import recipe_shape
+        from flame_core.codes.tower_shape import recipe_shape
         from flame_core.tuning.cost import tune_section
 
         shapes = {name: recipe_shape(params.train[name]) for name in (*params.tune.recipes, *params.tune.probed)}
@@ -69,7 +69,7 @@ def _dims_of_vectors(params: Params, chosen: SemDedupParams, layout: Layout) -> 
     with suppress(InputError):
         return Sidecar(folder).manifest.shape[-1]
     if params.features is not None and folder == layout.features:
-        from flame_core.curation.tower_shape import model_shape
+        from flame_core.codes.tower_shape import model_shape
 
         return model_shape(params.features.model).dims
     return f"the vectors {chosen.vectors} are not there yet"
@@ -105,7 +105,7 @@ def _captioner_section(
     params: Params, chosen: CaptionLMParams, layout: Layout, shape: LLMShape, start: Given, tflops: float
 ) -> dict[str, dict[str, str]]:
     from flame_core.captioning.cost import caption_lm_section
-    from flame_core.curation.tower_shape import recipe_in, recipe_shape
+    from flame_core.codes.tower_shape import recipe_in, recipe_shape
     from flame_core.soft_prompts.cost import template_tokens
 
     recipe = params.train[chosen.recipe] if chosen.recipe else recipe_in(linked_place(layout, chosen.path or ""))

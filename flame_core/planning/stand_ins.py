@@ -102,8 +102,8 @@ def _sidecar(params: Params, layout: Layout, shape: LLMShape, path: Path) -> Sta
         captions = sum(captions_a_sample(kind, params.text) for kind in params.lexical.kinds)
         return words_stand_in(params.lexical, shape, captions, PICTURES)
     if path == layout.features and params.features:
-        from flame_core.curation.picture_passes_cost import features_stand_in
-        from flame_core.curation.tower_shape import model_shape
+        from flame_core.codes.tower_shape import model_shape
+        from flame_core.scoring.picture_passes_cost import features_stand_in
 
         return features_stand_in(params.features, model_shape(params.features.model).dims, PICTURES)
     return None

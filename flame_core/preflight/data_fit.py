@@ -176,8 +176,8 @@ def _code_warnings(params: Params, layout: Layout, samples: int, about: str) -> 
     chosen = params.codes
     if chosen is None or chosen.frozen is not None or chosen.codebook == "words":
         return
-    from flame_core.curation.minibatch import FEWEST_TOKENS, drawn_from
-    from flame_core.curation.tower_shape import codes_shape
+    from flame_core.codes.minibatch import FEWEST_TOKENS, drawn_from
+    from flame_core.codes.tower_shape import codes_shape
 
     try:
         shape = codes_shape(params, chosen, layout)

@@ -5,9 +5,9 @@ These texts are printed and shown only. `checks.json` says what was measured, an
 
 from __future__ import annotations
 
-from flame_core.remedies.of_curation import CURATION
 from flame_core.remedies.of_data import DATA
 from flame_core.remedies.of_models import MODELS
+from flame_core.remedies.of_optional_stages import OPTIONAL_STAGES
 from flame_core.remedies.remedy import Remedy
 
 __all__ = ["REMEDIES", "Remedy", "advice", "remedy_of"]
@@ -15,7 +15,7 @@ __all__ = ["REMEDIES", "Remedy", "advice", "remedy_of"]
 GO_ON = "flame run"
 # Checks named `<check>/<what it is of>`. Those of `download` are named `<source>/<check>`.
 _BEFORE = ("benchmarks_", "concept_fit_", "domain_", "recall_over_chance", "spectrum_", "tune_")
-REMEDIES: dict[str, Remedy] = {**DATA, **CURATION, **MODELS}
+REMEDIES: dict[str, Remedy] = {**DATA, **OPTIONAL_STAGES, **MODELS}
 
 
 def remedy_of(check: str) -> Remedy | None:

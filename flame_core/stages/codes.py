@@ -2,8 +2,8 @@
 
     flame codes
 
-Only if params have a section `codes`. The folder holds `train/00000.parquet` (`curation/code_files.py`),
-`codebook.safetensors` and `codebook.json` (`curation/codebook.py`), `manifest.json` and `codes.html`.
+Only if params have a section `codes`. The folder holds `train/00000.parquet` (`codes/code_files.py`),
+`codebook.safetensors` and `codebook.json` (`codes/codebook.py`), `manifest.json` and `codes.html`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from flame_core import gates
-from flame_core.curation.code_files import CODES, Coded, code_file, keys_below, read_codes
-from flame_core.curation.codebook import ABOUT, CODEBOOK, Codebook, read_codebook
-from flame_core.curation.coding import Coding
-from flame_core.curation.drift import Drift, drift
-from flame_core.curation.inequality import perplexity
-from flame_core.curation.picking import hash_numbers
+from flame_core.codes.code_files import CODES, Coded, code_file, keys_below, read_codes
+from flame_core.codes.codebook import ABOUT, CODEBOOK, Codebook, read_codebook
+from flame_core.codes.coding import Coding
+from flame_core.codes.drift import Drift, drift
+from flame_core.codes.inequality import perplexity
 from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.data.sidecars import gather_sidecar
 from flame_core.digest import file_sha256, json_bytes
@@ -33,6 +32,7 @@ from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.codes import PICTURES, CodesFound, codes_page
 from flame_core.params import CodesParams, Params
 from flame_core.reporting import facts, picture
+from flame_core.selections.picking import hash_numbers
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST as TEXTS
 from flame_core.text.store import CENTER, TrainStore
@@ -46,7 +46,7 @@ PAGE, MANIFEST = "codes.html", "manifest.json"
 
 def run(params: Params, layout: Layout) -> None:
     """Code the pictures as the section `codes` says, or continue."""
-    from flame_core.curation.towers import open_tower
+    from flame_core.codes.coding_tower import open_tower
 
     chosen = params.codes
     if chosen is None:
@@ -121,7 +121,7 @@ def _show_charts(counts: np.ndarray, captioned: Captioned | None) -> None:
 
 def _verify_inputs(params: Params, chosen: CodesParams, layout: Layout, frozen: Path | None) -> Verified:
     """Check the gates of what is read and the digests of its files; `frozen` is the folder of an earlier codebook."""
-    from flame_core.curation.towers import to_verify, tower_folder
+    from flame_core.codes.coding_tower import to_verify, tower_folder
 
     gates.require(layout.shards)
     wanted = {layout.shards: [INDEX, "train/*"], **to_verify(tower_folder(chosen, layout))}
@@ -165,8 +165,8 @@ def _caption_check(gain: float, chosen: CodesParams) -> gates.Check:
 
 
 def _store_similarity(coding: Coding, layout: Layout) -> None:
-    from flame_core.curation.patch_tokens import TrainedTower
-    from flame_core.curation.similarity import NAME, similarities
+    from flame_core.codes.caption_similarity import NAME, similarities
+    from flame_core.codes.patch_tokens import TrainedTower
 
     tower, store = coding.tower, TrainStore(layout.embeddings)
     assert isinstance(tower, TrainedTower)  # params refuse others
@@ -180,7 +180,7 @@ def _store_similarity(coding: Coding, layout: Layout) -> None:
 def _made(coding: Coding, chosen: CodesParams, params: Params, layout: Layout) -> Codebook:
     if chosen.codebook == "kmeans":
         return coding.fitted()
-    from flame_core.curation.llm_words import read_words, require_same_llm
+    from flame_core.codes.llm_words import read_words, require_same_llm
 
     require_same_llm(coding.tower, params.llm)
     found = read_words(params, layout, chosen.codes)

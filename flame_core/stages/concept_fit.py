@@ -4,7 +4,7 @@
 
 Only if params have a section `concept_fit` (docs/concepts.md). The folder holds
 
-    fit.json        per recipe and group of test sets the statistics (`curation/frequency_fit.py`)
+    fit.json        per recipe and group of test sets the statistics (`concepts/frequency_fit.py`)
     points.parquet  a row per recipe, test set and concept
     fit.html        accuracy over frequency, with the long tail named
     checks.json     quality gates
@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from flame_core import gates
-from flame_core.curation import paper_binned
-from flame_core.curation.concept_list import Concept, ConceptList
-from flame_core.curation.concept_out import Frequencies, read_frequencies, read_manifest
-from flame_core.curation.fit_metrics import fit_metrics
-from flame_core.curation.frequency_fit import Fit, Points, fit
-from flame_core.curation.measured_concepts import CLASSES, RETRIEVAL, class_points, retrieval_points
+from flame_core.concepts import paper_binned
+from flame_core.concepts.concept_list import Concept, ConceptList
+from flame_core.concepts.concept_out import Frequencies, read_frequencies, read_manifest
+from flame_core.concepts.fit_metrics import fit_metrics
+from flame_core.concepts.frequency_fit import Fit, Points, fit
+from flame_core.concepts.measured_concepts import CLASSES, RETRIEVAL, class_points, retrieval_points
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.parquet_bytes import parquet_bytes

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from flame_core import gates
-from flame_core.curation.bitmaps import read_bitmaps
-from flame_core.curation.calibration import THRESHOLDS, calibrate, read_labels
-from flame_core.curation.concept_checks import calibration_check, concept_checks
-from flame_core.curation.concept_out import (
+from flame_core.concepts.bitmaps import read_bitmaps
+from flame_core.concepts.concept_checks import calibration_check, concept_checks
+from flame_core.concepts.concept_counts import Counts, ShardHits, count_shard
+from flame_core.concepts.concept_out import (
     FREQUENCIES,
     MANIFEST,
     MISALIGNMENT,
@@ -26,13 +26,13 @@ from flame_core.curation.concept_out import (
     Frequencies,
     hits_name,
 )
-from flame_core.curation.concept_sources import read_concepts
-from flame_core.curation.counts import Counts, ShardHits, count_shard
-from flame_core.curation.open_tagger import open_tagger
-from flame_core.curation.pipeline import HITS, STAGE, Captions, Counting, merged
-from flame_core.curation.tags import thresholds_of
-from flame_core.curation.weights import weight_units
-from flame_core.curation.words import identity, identity_hash
+from flame_core.concepts.concept_sources import read_concepts
+from flame_core.concepts.concept_weights import weight_units
+from flame_core.concepts.counting import HITS, STAGE, Captions, Counting, merged
+from flame_core.concepts.lemmas import identity, identity_hash
+from flame_core.concepts.open_tagger import open_tagger
+from flame_core.concepts.tag_thresholds import THRESHOLDS, calibrate, read_labels
+from flame_core.concepts.tags import thresholds_of
 from flame_core.data.shards import INDEX, read_index
 from flame_core.data.sidecars import gather_sidecar
 from flame_core.digest import json_bytes

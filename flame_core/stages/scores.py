@@ -24,9 +24,6 @@ from safetensors.numpy import load_file
 
 from flame_core import gates
 from flame_core.captions.table import captions_at
-from flame_core.curation.open_scorer import open_scorer, release_scorers
-from flame_core.curation.score_rules import meeting, selected_file
-from flame_core.curation.scorers import checked_scores
 from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.shards import INDEX, Index, IndexRow, PictureReader, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar, write_values
@@ -39,6 +36,9 @@ from flame_core.params.scores import ModelScorerParams, ScorerParams, ScoreRule,
 from flame_core.processes.engines import map_units
 from flame_core.quantities import share_text
 from flame_core.reporting import facts, picture
+from flame_core.scoring.open_scorer import open_scorer, release_scorers
+from flame_core.scoring.score_rules import meeting, selected_file
+from flame_core.scoring.scorers import checked_scores
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import CENTER
 from flame_core.verification import read_digests, verify

@@ -6,7 +6,7 @@ Only if params have a section `select`. The folder holds
 
     <name>.parquet           a selection: key, cluster, rank in the cluster, weight
     train/00000.parquet      all samples of a shard: key, cluster, cosine with its centroid
-    centroids.safetensors    `curation/groups.py`
+    centroids.safetensors    `selections/groups.py`
     selections.json          how many samples, and how evenly they are spread
     selections.html          the same for readers, with pictures
 """
@@ -24,17 +24,10 @@ import pyarrow as pa
 from flame_core import gates
 from flame_core.captions.table import captions_at
 from flame_core.clustering.sources import require_dims
-from flame_core.curation.caption_collapse import caption_cosines, shards_to_read
-from flame_core.curation.code_files import code_file, keys_below
-from flame_core.curation.codebook import read_codebook
-from flame_core.curation.drift import Drift, drift
-from flame_core.curation.filters import kept, read_scores
-from flame_core.curation.groups import CENTROIDS, Grouped, find_groups, make_groups, read_centres
-from flame_core.curation.inequality import gini, perplexity
-from flame_core.curation.samples import Samples
-from flame_core.curation.select_checks import select_checks
-from flame_core.curation.selecting import Selected, require_budgets, select_all, selection_file
-from flame_core.curation.word_shares import Counts, WordShares, count_concepts, count_words, word_shares
+from flame_core.codes.code_files import code_file, keys_below
+from flame_core.codes.codebook import read_codebook
+from flame_core.codes.drift import Drift, drift
+from flame_core.codes.inequality import gini, perplexity
 from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.digest import json_bytes
@@ -46,6 +39,13 @@ from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.selections import Groups, Row, nearest_samples, selections_page
 from flame_core.params import Params, SelectParams
 from flame_core.reporting import facts, picture
+from flame_core.selections.caption_collapse import caption_cosines, shards_to_read
+from flame_core.selections.coded_samples import Samples
+from flame_core.selections.filters import kept, read_scores
+from flame_core.selections.groups import CENTROIDS, Grouped, find_groups, make_groups, read_centres
+from flame_core.selections.select_checks import select_checks
+from flame_core.selections.selecting import Selected, require_budgets, select_all, selection_file
+from flame_core.selections.word_shares import Counts, WordShares, count_concepts, count_words, word_shares
 from flame_core.text.manifest import MANIFEST, read_manifest
 from flame_core.verification import DIGESTS, verify
 from flame_core.work import WorkCache, gather

@@ -8,8 +8,8 @@ Only if params have a section `semdedup`. The folder holds
     removed.parquet     key, cluster, cosine, and the key `twin` of that earlier one
     semdedup.json       how many samples, and how many other thresholds would leave
 
-Clusters are those of the stage `cluster` (`clustering/`), comparisons those of `curation/semantic_duplicates.py`. Both
-are units of the work cache, so a killed run continues.
+Clusters are those of the stage `cluster` (`clustering/`), comparisons those of `selections/semantic_duplicates.py`.
+Both are units of the work cache, so a killed run continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from flame_core import gates
 from flame_core.clustering.pipeline import SCORES, Clustering
 from flame_core.clustering.size_checks import size_checks
 from flame_core.clustering.sources import SidecarVectors, require_dims
-from flame_core.curation.semantic_duplicates import compare, keeping_order
 from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.data.sidecars import VALUES
@@ -38,6 +37,7 @@ from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.params import Params, SemDedupParams
 from flame_core.reporting import facts, picture, progress
+from flame_core.selections.semantic_duplicates import compare, keeping_order
 from flame_core.verification import DIGESTS, verify
 from flame_core.work import UnitRecord, WorkCache, gather
 

@@ -230,8 +230,8 @@ def _stored_numbers(folder: Path, selected: Index, index: Index) -> np.ndarray:
 def _concepts_of(folder: Path, selected: Index, index: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(ends [N + 1], concepts) of the selected samples, and the frequency of each concept."""
     # other trainings need no bitmaps
-    from flame_core.curation.bitmaps import read_bitmaps, rows_of
-    from flame_core.curation.concept_out import hits_name, read_frequencies, read_manifest
+    from flame_core.concepts.bitmaps import read_bitmaps, rows_of
+    from flame_core.concepts.concept_out import hits_name, read_frequencies, read_manifest
 
     manifest, found = read_manifest(folder), read_frequencies(folder)
     if manifest.get("index") != index.digest():

@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save
 
 from flame_core.captions.table import read_captions
 from flame_core.clustering.spherical import first_centroids, on_sphere
-from flame_core.curation.code_files import code_file
-from flame_core.curation.codebook import Codebook
-from flame_core.curation.coding import Coding, Drawn
-from flame_core.curation.picking import hash_numbers
+from flame_core.codes.code_files import code_file
+from flame_core.codes.codebook import Codebook
+from flame_core.codes.coding import Coding, Drawn
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.params import CodesParams, VqParams, changed_values
+from flame_core.selections.picking import hash_numbers
 from flame_core.work import UnitRecord
 
 FEWEST = 20  # pictures with captions

@@ -1,7 +1,7 @@
 """A small captioner: it reads the codes of a picture's patches and writes the caption word by word.
 
 A transformer decoder with cross-attention over the codes as directions. It is not told where in the picture a code is,
-so it can use only what the histogram of the codes keeps (`curation/histograms.py`). Words are the most frequent ones
+so it can use only what the histogram of the codes keeps (`selections/histograms.py`). Words are the most frequent ones
 of the captions, so no LLM and no tokenizer is needed.
 """
 

@@ -10,8 +10,8 @@ import yaml
 from flame_core.layout import Layout
 from flame_core.params import changed_values, read_yaml
 from flame_core.workspace import dvc
-from tests.curation.world import CODES, SELECT, coded_project, small_recipe
 from tests.integration.linked_student import command, write_missing_stages, write_project
+from tests.selections.coded_project import CODES, SELECT, coded_project, small_recipe
 
 pytestmark = pytest.mark.slow
 CHAIN = ["codes", "select", "link-student", "train@student"]

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from flame_core.curation.picture_passes_cost import features_section
-from flame_core.curation.selection_cost import codes_section, noise_section, select_section, semdedup_section
-from flame_core.curation.tower_shape import TowerShape, model_shape, recipe_shape, scorer_shapes
+from flame_core.codes.tower_shape import TowerShape, model_shape, recipe_shape, scorer_shapes
 from flame_core.layout import Layout
 from flame_core.params import (
     CodesParams,
@@ -25,6 +23,8 @@ from flame_core.params import (
 from flame_core.planning.plan import plan
 from flame_core.planning.section_costs import section_costs, time_of
 from flame_core.planning.start import given
+from flame_core.scoring.picture_passes_cost import features_section
+from flame_core.selections.selection_cost import codes_section, noise_section, select_section, semdedup_section
 from flame_core.tuning.cost import ASSUMED_PICTURES, tune_section
 from tests.planning.quantities import gigabytes, hours
 

@@ -20,7 +20,7 @@ from flame_core.params import ScoresParams
 from flame_core.processes.engines import map_units
 from flame_core.settings import settings
 from flame_core.stages import caption, embed, ingest, scores
-from tests.curation.test_taggers import classifier
+from tests.concepts.test_taggers import classifier
 from tests.processes.test_engines import _fail, _square
 from tests.stages.pipeline import captioned_project, tree
 

@@ -12,8 +12,8 @@ import pytest
 from flame_core import gates
 from flame_core.clustering.sources import GRID
 from flame_core.clustering.spherical import UNIT
-from flame_core.curation.code_files import read_codes
-from flame_core.curation.codebook import read_codebook
+from flame_core.codes.code_files import read_codes
+from flame_core.codes.codebook import read_codebook
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.errors import InputError, Interrupted
 from flame_core.graph.section_stages import SECTIONS
@@ -26,7 +26,7 @@ from flame_core.text.store import unit
 from flame_core.vision.image_encoder import load_encoder
 from flame_core.vision.tower import ImageTower
 from flame_core.vq import fit as fitting
-from tests.curation.world import coded_project, coding, selecting
+from tests.selections.coded_project import coded_project, coding, selecting
 from tests.stages.pipeline import tree, write_pairs
 from tests.stages.units import computed_by, killed_after
 

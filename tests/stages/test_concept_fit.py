@@ -103,7 +103,7 @@ def test_classes_are_points_of_their_own(world, monkeypatch):
     params, layout = world
     chosen = ConceptParams(file="names.txt", benchmarks=["held-out-classes"])
     monkeypatch.setattr(
-        "flame_core.curation.concept_sources.held_out_classes", lambda layout: ["drawing", "zoo animals"]
+        "flame_core.concepts.concept_sources.held_out_classes", lambda layout: ["drawing", "zoo animals"]
     )
     with_classes = params.model_copy(update={"concepts": chosen})
     try:

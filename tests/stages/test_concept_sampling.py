@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flame_core.curation.concept_out import read_frequencies, read_manifest
+from flame_core.concepts.concept_out import read_frequencies, read_manifest
 from flame_core.errors import InputError
 from flame_core.graph.links import link_stages
 from flame_core.graph.section_stages import section_stages

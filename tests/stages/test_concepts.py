@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core import gates
-from flame_core.curation.bitmaps import read_bitmaps
-from flame_core.curation.concept_out import hits_name, read_frequencies, read_manifest
-from flame_core.curation.words import identity_hash, lemmas
+from flame_core.concepts.bitmaps import read_bitmaps
+from flame_core.concepts.concept_out import hits_name, read_frequencies, read_manifest
+from flame_core.concepts.lemmas import identity_hash, lemmas
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError, ParamsError

@@ -18,8 +18,7 @@ import yaml
 
 from flame_core import gates
 from flame_core.absent_outs import making
-from flame_core.curation.filters import read_scores
-from flame_core.curation.patch_tokens import TrainedTower
+from flame_core.codes.patch_tokens import TrainedTower
 from flame_core.data.key_selection import select
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
@@ -27,13 +26,14 @@ from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.params import Params, ScoresParams
+from flame_core.selections.filters import read_scores
 from flame_core.stages import scores
 from flame_core.stages.scores import ScoreTask, score_shard
 from flame_core.text.store import Drawn, TrainStore, unit
 from flame_core.verification import verify
 from flame_core.work import WorkCache
-from tests.curation.test_taggers import classifier
-from tests.curation.world import coded_project
+from tests.concepts.test_taggers import classifier
+from tests.selections.coded_project import coded_project
 from tests.stages.pipeline import tree
 from tests.stages.units import computed_by, killed_after
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core import gates
-from flame_core.curation import llm_words
-from flame_core.curation.code_files import read_codes
-from flame_core.curation.codebook import read_codebook
+from flame_core.codes import llm_words
+from flame_core.codes.code_files import read_codes
+from flame_core.codes.codebook import read_codebook
 from flame_core.data.key_selection import select as select_keys
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
@@ -26,7 +26,7 @@ from flame_core.verification import verify
 from flame_core.vision.image_encoder import load_encoder
 from flame_core.vision.tower import ImageTower
 from tests.bits import flip
-from tests.curation.world import SELECT, coded_project, coding, selecting, small_recipe
+from tests.selections.coded_project import SELECT, coded_project, coding, selecting, small_recipe
 from tests.stages.pipeline import tree, write_pairs
 from tests.stages.units import computed_by, killed_after
 

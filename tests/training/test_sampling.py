@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flame_core.curation.bitmaps import bitmap_of, write_bitmaps
-from flame_core.curation.concept_list import Given, concept_list
-from flame_core.curation.concept_out import FREQUENCIES, MANIFEST, MISALIGNMENT, Frequencies, hits_name
-from flame_core.curation.counts import Counts, Misalignment
-from flame_core.curation.weights import sample_weights
+from flame_core.concepts.bitmaps import bitmap_of, write_bitmaps
+from flame_core.concepts.concept_counts import Counts, Misalignment
+from flame_core.concepts.concept_list import Given, concept_list
+from flame_core.concepts.concept_out import FREQUENCIES, MANIFEST, MISALIGNMENT, Frequencies, hits_name
+from flame_core.concepts.concept_weights import sample_weights
 from flame_core.data.shards import Index, read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import json_bytes

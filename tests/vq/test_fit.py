@@ -11,12 +11,12 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
 from flame_core.clustering.spherical import first_centroids, fit_reduction, nearest, on_sphere
-from flame_core.curation.codebook import on_grid
-from flame_core.curation.histograms import histograms
-from flame_core.curation.inequality import perplexity
-from flame_core.curation.minibatch import Batches, first_fit, next_fit
+from flame_core.codes.codebook import on_grid
+from flame_core.codes.inequality import perplexity
+from flame_core.codes.minibatch import Batches, first_fit, next_fit
 from flame_core.errors import ComputationError
 from flame_core.params import VqParams
+from flame_core.selections.histograms import histograms
 from flame_core.settings import settings
 from flame_core.stepping import stepwise
 from flame_core.tuning.fit import one_thread

@@ -1,0 +1,1 @@
+"""Patches of pictures as codes of a codebook."""

@@ -1,0 +1,1 @@
+"""How often concepts occur in captions and pictures, what scores follow from that, and test sets of rare ones."""

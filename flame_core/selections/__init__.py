@@ -1,0 +1,1 @@
+"""Which samples a training needs: clusters of coded pictures, budgets, semantic duplicates."""
