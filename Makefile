@@ -41,8 +41,9 @@ demo: install  ## materialize the whole pipeline on the embedded default, and sa
 ui: install  ## open Dagster and MLflow on this machine; Ctrl-C ends both
 	@$(BIN)/flame ui
 
-# As many processes as cores, at most four (each takes 2 GB), with one thread each; the tests of a file share a process.
-TEST_PROCESSES ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
+# One process more than cores, as tests wait for others; at most four (each takes 2 GB), with one thread each. The tests of
+# a file share a process.
+TEST_PROCESSES ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4)))
 QUICK_TESTS = -m pytest -q -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
 test: install  ## run the tests, one run of the whole graph on real pictures among them
 	OMP_NUM_THREADS=1 $(BIN)/python $(QUICK_TESTS)
