@@ -174,7 +174,8 @@ def test_stopped_while_the_processes_begin_it_says_one_thing(number, tmp_path, m
 
 
 def test_a_launch_that_nohup_began_does_not_end_with_the_terminal():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    given = {signal.SIGHUP: signal.SIG_IGN, signal.SIGQUIT: signal.SIG_DFL}  # a shell's `&` ignores the second
+    before = {number: signal.signal(number, action) for number, action in given.items()}
     try:
         with launcher._stops_as(KeyError):
             signal.raise_signal(signal.SIGHUP)
@@ -182,4 +183,5 @@ def test_a_launch_that_nohup_began_does_not_end_with_the_terminal():
                 signal.raise_signal(signal.SIGQUIT)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, action in before.items():
+            signal.signal(number, action)
