@@ -111,7 +111,9 @@ def test_every_stage_goes_through_and_what_has_not_passed_is_said(done: Params, 
     page = (layout.report("small") / "report.html").read_text()
     assert "100 epochs, batch 8" in page and "batch_size, epochs, warmup_steps)" in page
     assert "not passed: every language of evaluate.languages has a validation caption: <b>de</b>" in page
-    assert "not passed: every file of the sources can be read: <b>1</b> (threshold 0) (for example captions.csv)" in page
+    assert (
+        "not passed: every file of the sources can be read: <b>1</b> (threshold 0) (for example captions.csv)" in page
+    )
     assert "15 pictures in en are too few: a random order has a recall@10 of" in page and "✓ lower end" not in page
 
 
