@@ -1,4 +1,4 @@
-"""The arms of benchmarks/soft_caps.py see equally many samples, and benchmarks/wrong_captions.py moves captions only."""
+"""The arms of benchmarks/soft_caps.py see equally many samples; benchmarks/wrong_captions.py moves captions."""
 
 from __future__ import annotations
 
