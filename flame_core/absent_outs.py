@@ -16,6 +16,7 @@ _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "caption
 _COMMANDS |= {
     "llm-adapter": "adapt-llm",
     "clusters": "cluster",
+    "lexical": "lexical",
     "prompts": "prompts",
     "concepts": "concepts",
     "concept-weights": "concepts",

@@ -9,6 +9,9 @@ import pytest
 from flame_core import gates
 from flame_core.absent_outs import absent, bringing, dvc_command, making
 from flame_core.errors import InputError
+from flame_core.graph.section_stages import SECTIONS, section_stages
+from flame_core.layout import Layout
+from flame_core.workspace import resolve_params
 
 LOCK = """\
 schema: '2.0'
@@ -17,6 +20,23 @@ stages:
   train@flame: {cmd: flame train flame, outs: [{path: data/models/flame, hash: md5, md5: 2c3d.dir}]}
 """
 REMOTE = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = /mnt/store\n"
+
+
+ROOT = Path(__file__).parents[1]
+SECTIONS_OF = (  # optional sections besides those of the preset; not all of them go together
+    (
+        "cluster.clusters=4",
+        "semdedup={clusters: 10, vectors: my/vectors}",
+        "scores.scorers.own={kind: table, path: s.parquet, column: own}",
+        "concepts.weights={cap: 20}",
+        "codes.similarity=true",
+        "prompts.count=16",
+        "features={model: {backbone: resnet10t, head: pooled, init: {source: 'timm:resnet10t'}}}",
+        "caption_lm={recipe: flame, start: scratch, connector: {prompts: 4, width: 16, heads: 2}}",
+        "adapt_llm={}",
+    ),
+    ("lexical={}", "text.sentence={read: last, final_norm: true}", "text.layer=30"),
+)
 
 
 @pytest.fixture
@@ -33,6 +53,16 @@ def test_in_a_clone_dvc_brings_what_the_lock_records(project: Path):
     assert "`dvc pull data/models/flame` brings" in absent(project / "data/models/flame/model.safetensors")
     with pytest.raises(InputError, match=r"shards/checks.json is missing: run `dvc pull data/shards`.*`flame ingest`"):
         gates.read(project / "data/shards")
+
+
+def test_every_out_of_an_optional_stage_names_the_command_that_makes_it():
+    layout, seen = Layout.find(ROOT), set()
+    for overrides in SECTIONS_OF:
+        params = resolve_params(layout, overrides, ROOT / "presets/demo-curation.yaml").params
+        for name, stage in section_stages(layout, params).items():
+            seen.add(name)
+            assert {making(ROOT / out) for out in stage["outs"]} == {stage["cmd"]}, name
+    assert seen == set(SECTIONS)
 
 
 def test_what_the_lock_does_not_record_is_made(project: Path):

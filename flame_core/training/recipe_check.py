@@ -262,6 +262,8 @@ def _section_of(layout: Layout, path: Path) -> str | None:
         layout.semdedup: "semdedup",
         layout.scores: "scores",
     }
+    if path.name.startswith("score-") and path.parent == layout.similarity.parent:
+        return "scores"
     return makers.get(path) or makers.get(path.parent)
 
 

@@ -246,6 +246,19 @@ def test_what_neither_exists_nor_is_made_by_a_stage(layout):
     assert links_of(params(teacher={"path": "data/models/flame"}), layout) == []
 
 
+@pytest.mark.parametrize(
+    ("sampling", "section"),
+    [
+        ({"name": "weighted"}, "concepts"),
+        ({"name": "balanced"}, "concepts"),
+        ({"name": "soft_cap", "scores": "data/sidecars/score-clip", "penalty": 0.2}, "scores"),
+    ],
+)
+def test_what_a_section_would_make_names_it(layout, sampling, section):
+    ((key, message),) = links_of(params(sampling=sampling), layout)
+    assert key == "sampling" and f"only if params have a section `{section}`: write it" in message
+
+
 def teacher(layout: Layout, made: Params, **changes) -> str:
     llm = {"name": made.llm.name, "source": made.llm.source, "random_seed": None, "digest": "d"}
     folder = layout.root / "old"
