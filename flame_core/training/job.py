@@ -65,12 +65,12 @@ class TrainingJob(BaseModel):
         from flame_core.training.teacher_vectors import crop_origin
         from flame_core.vision.block_sizes import sizes_of
 
-        texts = self._texts()
-        index, sidecars, draws = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)
+        texts, whole = self._texts(), read_index(self.shards, "train")
+        index, sidecars, draws = open_inputs(self.recipe, self.links, whole, self.shards)
         taught = None
         if self.recipe.crops:
             taught = StoredVectors(self.links["teacher"])
-            taught.require(read_index(self.shards, "train"), crop_origin(self.recipe))
+            taught.require(whole, crop_origin(self.recipe))
         samples = TrainingSamples(index, self.shards, texts, self.slots, self.recipe, sidecars, taught)
         recorders = []
         if self.journal is not None and ranks.first:
