@@ -14,9 +14,8 @@ from flame_core.objectives import term_needs
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams
 from flame_core.params.training import FEATURES
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.sampling import Draws, open_draws
-
-_SIDECARS = "sidecars."
 
 
 class TrainingInputs(NamedTuple):
@@ -50,8 +49,7 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
     needed = sidecar_readers(recipe)
     if recipe.teacher is not None and recipe.teacher.model is not None:
         needed["the teacher"] = (TEACHER_TEXTS,)  # which the training stored, not a stage
-    given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}
-    sidecars = open_sidecars(needed, given, index)
+    sidecars = open_sidecars(needed, LinkedFolders.of(links).sidecars, index)
     selection = links.get("selection")
     selected = index if selection is None else select(index, selection, shards)
     return TrainingInputs(selected, sidecars, open_draws(recipe, links.get("sampling"), selected, index))
