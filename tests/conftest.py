@@ -29,6 +29,11 @@ FACETS = [
 PREFIX = 'Image description : "{caption}" . After thinking step by step ,'
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Tests given bytes are named after the argument: packed bytes may hold the second at which they were packed."""
+    return argname if isinstance(val, bytes) else None
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts jobs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
