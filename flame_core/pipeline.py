@@ -44,7 +44,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         InputError: what would be computed only has to be pulled.
         Interrupted: a stop signal came.
     """
-    from orchestration.pipeline_run import reproduce
+    from flame_core.repro.run import reproduce
 
     resolved = runnable_params(layout, overrides, preset)
     in_workspace = runs_in_workspace(resolved.params, overrides, preset)
@@ -82,8 +82,8 @@ def runnable_params(
     Raises:
         ParamsError: as `run_pipeline`, and what `allow` raises.
     """
-    from orchestration.dvc_project.errors import DvcProjectError
-    from orchestration.dvc_project.repo import require_merged
+    from flame_core.dvc_project.errors import DvcProjectError
+    from flame_core.dvc_project.repo import require_merged
 
     require_versions(layout)
     try:
@@ -108,8 +108,8 @@ def _require_pulled(layout: Layout, targets: Sequence[str]) -> None:
     Raises:
         InputError: says what to pull.
     """
-    from orchestration.dvc_project.absent import NotPulledError, require_pulled
-    from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
+    from flame_core.dvc_project.absent import NotPulledError, require_pulled
+    from flame_core.dvc_project.errors import DvcBusyError, DvcProjectError
 
     with suppress(DvcProjectError, DvcBusyError):
         try:
@@ -129,10 +129,10 @@ def _look_again(layout: Layout, params: Params, targets: Sequence[str]) -> int:
     Raises:
         ParamsError: `dvc.yaml` is broken.
     """
+    from flame_core.dvc_project.errors import DvcProjectError
+    from flame_core.dvc_project.project import DvcProject
     from flame_core.outside.noted import changed_inputs, note_first
-    from orchestration.dvc_project.errors import DvcProjectError
-    from orchestration.dvc_project.project import DvcProject
-    from orchestration.pipeline_run import reproduce
+    from flame_core.repro.run import reproduce
 
     changed = changed_inputs(params, layout)
     note_first(params, layout, changed)

@@ -211,7 +211,7 @@ def _take_over(layout: Layout, root: Path, pipeline: bytes) -> None:
 
 def _at_work(root: Path) -> bool:
     """Whether a stage of this workspace runs; DVC would put its earlier out back while it writes the new one."""
-    from orchestration.dvc_project.repo import held_paths, release_dead
+    from flame_core.dvc_project.repo import held_paths, release_dead
 
     if not (held_paths(root) or {}).get("write"):
         return False

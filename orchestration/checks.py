@@ -18,12 +18,12 @@ from typing import Any
 import dagster as dg
 
 from flame_core import gates, remedies
+from flame_core.dvc_project.project import DvcProject, Stage
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.markdown import code_span
 from flame_core.params import Params, UrlsSource
 from flame_core.remedies import advice
-from orchestration.dvc_project.project import DvcProject, Stage
 
 DOWNLOAD, CAPTION, EVALUATE = "download", "caption", "evaluate"  # the stages
 GO_ON = f"materialize it again, or go on with `{remedies.GO_ON}`"

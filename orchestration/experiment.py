@@ -27,6 +27,9 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from flame_core.digest import value_digest
+from flame_core.dvc_project.absent import NotPulledError, require_pulled
+from flame_core.dvc_project.errors import DvcBusyError, DvcProjectError
+from flame_core.dvc_project.project import DvcProject, Stage
 from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -37,9 +40,6 @@ from orchestration.checks import read_checks
 from orchestration.dagster_dvc.assets import op_name, run_stage
 from orchestration.dagster_dvc.run import Runner
 from orchestration.dagster_dvc.stage_meta import stage_meta
-from orchestration.dvc_project.absent import NotPulledError, require_pulled
-from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
-from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.experiment_assets import EXPERIMENTS, experiment_events, experiment_project, is_digest
 from orchestration.resources import WORKSPACE_TAG, read_tags
 

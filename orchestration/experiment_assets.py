@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
+from flame_core.dvc_project.project import DvcProject, Stage
 from flame_core.layout import Layout
 from orchestration.checks import read_checks
 from orchestration.dagster_dvc.assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata
 from orchestration.dagster_dvc.check_evaluation import check_evaluation
 from orchestration.dagster_dvc.run import StageRun
 from orchestration.dagster_dvc.stage_meta import stage_meta
-from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.numbers import read_numbers
 
 EXPERIMENTS = "experiments"  # the group, the partitions and the first part of the keys

@@ -20,6 +20,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
+from flame_core.dvc_project.errors import PROJECT_FILE
 from flame_core.errors import ParamsError, ResourceError, is_of
 from flame_core.files.disk_errors import make_folder
 from flame_core.files.whole_files import put
@@ -27,7 +28,6 @@ from flame_core.layout import Layout
 from flame_core.params.yaml_text import read_yaml_file
 from flame_core.tracking.address import POSTGRES, lacks_driver, without_secrets
 from orchestration.dagster_dvc.never_ran import withdraw_unstarted
-from orchestration.dvc_project.errors import PROJECT_FILE
 
 CONFIGURATION = "dagster.yaml"
 PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run

@@ -24,6 +24,8 @@ import dagster as dg
 import typer
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
+from flame_core.dvc_project.errors import DvcProjectError
+from flame_core.dvc_project.project import DvcProject
 from flame_core.errors import Interrupted, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.names import shown
@@ -35,8 +37,6 @@ from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from flame_core.workspace import nested_override, preset_names, split_override
 from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
-from orchestration.dvc_project.errors import DvcProjectError
-from orchestration.dvc_project.project import DvcProject
 from orchestration.instance import opened_in_shell, process_tag
 from orchestration.project_definitions import build
 

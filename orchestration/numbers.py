@@ -17,10 +17,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from flame_core.dvc_project.project import DvcProject, Stage
 from flame_core.model_files import CONFIG
 from flame_core.model_files import METRICS as STEPS
 from flame_core.training.losses import first_and_last, main_losses
-from orchestration.dvc_project.project import DvcProject, Stage
 
 FIT = "fit.json"  # as in stages.concept_fit, whose import would load pyarrow
 RESULTS, METRICS = "results.json", "metrics.json"  # as in measuring.results, whose import would load pyarrow

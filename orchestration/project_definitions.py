@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from flame_core.dvc_project.project import DvcProject
 from flame_core.errors import FlameError
 from flame_core.graph.links import LINK_STAGE, require_links
 from flame_core.layout import Layout
@@ -18,7 +19,6 @@ from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import applicable, read_checks
 from orchestration.dagster_dvc.assets import asset_key, dvc_assets
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
-from orchestration.dvc_project.project import DvcProject
 from orchestration.experiment import experiment_job
 from orchestration.experiment_assets import experiment_assets, experiment_checks
 from orchestration.numbers import read_numbers

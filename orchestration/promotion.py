@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from flame_core.dvc_project.project import Stage
 from flame_core.errors import GateError, InputError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.settings import settings
 from orchestration.dagster_dvc.assets import asset_key
-from orchestration.dvc_project.project import Stage
 
 ASSET, CHECK = "promote", "gate"
 

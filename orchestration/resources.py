@@ -7,6 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from flame_core.dvc_project.project import DvcProject
+from flame_core.dvc_project.stage_processes import COMMAND, NO_WAIT
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.outside.noted import changed_inputs
@@ -15,8 +17,6 @@ from flame_core.pipeline import runnable_params
 from flame_core.settings import settings
 from flame_core.workspace import environment
 from orchestration.dagster_dvc.run import Runner
-from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.stage_processes import COMMAND, NO_WAIT
 
 GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 

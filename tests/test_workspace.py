@@ -185,7 +185,7 @@ def test_shards_and_embeddings_stay_out_of_the_cache_where_params_say_so(layout)
 
 
 def test_a_run_in_a_workspace_ends_with_the_place_of_its_results(layout, monkeypatch, caplog):
-    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    monkeypatch.setattr("flame_core.repro.run.reproduce", lambda root, targets: 0)
     caplog.set_level("INFO", "flame_core")
     assert run_pipeline(layout, [], ["train.epochs=5"], None) == 0
     where = f".flame/runs/{resolve_params(layout, ['train.epochs=5'], None).params.digest}"
@@ -195,7 +195,7 @@ def test_a_run_in_a_workspace_ends_with_the_place_of_its_results(layout, monkeyp
 
 
 def test_a_benchmark_that_cannot_be_asked_stops_a_run_before_its_first_stage(layout, monkeypatch):
-    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: pytest.fail("a stage ran"))
+    monkeypatch.setattr("flame_core.repro.run.reproduce", lambda root, targets: pytest.fail("a stage ran"))
     unknown = ["evaluate.benchmarks.names=[urban-1k, urban-2k]"]
     with pytest.raises(ParamsError, match=r"^evaluate\.benchmarks\.names\.1: no benchmark 'urban-2k'"):
         run_pipeline(layout, [], unknown, None)
@@ -228,7 +228,7 @@ def test_names_of_recipes_are_quoted_for_the_shell(layout):
 
 
 def test_a_run_ends_with_the_checks_of_the_stages_of_its_sections(layout, monkeypatch, capsys):
-    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    monkeypatch.setattr("flame_core.repro.run.reproduce", lambda root, targets: 0)
     for overrides, shown in ((["tune={recipes: [flame]}"], True), (["train.epochs=3"], False)):  # else they are old
         heads = open_workspace(layout, resolve_params(layout, overrides, None)).root / "data/heads"
         heads.mkdir(parents=True)

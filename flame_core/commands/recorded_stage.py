@@ -28,7 +28,7 @@ def record_stage(layout: Layout, stage: str) -> bool:
     """
     if "DVC_STAGE" in os.environ or stage not in read_lock(layout.root) or find_spec("dvc") is None:
         return False
-    from orchestration.dvc_project.stage_processes import COMMAND
+    from flame_core.dvc_project.stage_processes import COMMAND
 
     code = subprocess.run([*COMMAND, "commit", "--force", stage], cwd=layout.root, env=environment()).returncode
     if code:

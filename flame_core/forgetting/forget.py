@@ -133,8 +133,8 @@ def _require_pulled(layout: Layout) -> None:
     if find_spec("dvc") is None or not (layout.project / LOCK).is_file():
         return
     require_dvc(layout)
-    from orchestration.dvc_project.absent import NotPulledError, require_pulled
-    from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
+    from flame_core.dvc_project.absent import NotPulledError, require_pulled
+    from flame_core.dvc_project.errors import DvcBusyError, DvcProjectError
 
     try:
         require_pulled(layout.project, ["download", "ingest", "caption", "embed"])
@@ -206,7 +206,7 @@ def _delete(
     unfinished: list[str] = []
     if cache is None or not traces or find_spec("dvc") is None:
         return purged, unfinished
-    from orchestration.dvc_project.stores import delete_cached, delete_remote
+    from flame_core.dvc_project.stores import delete_cached, delete_remote
 
     def holds(path: Path) -> bool:
         return traces.in_file(path)

@@ -61,7 +61,7 @@ def _rebuild_workspace(opened: Layout) -> None:
 def _rebuild(params: Params, layout: Layout) -> None:
     """Write `data/raw` and `data/shards` again if they are there, by DVC if it made them."""
     if "ingest" in read_lock(layout.root) and find_spec("dvc") is not None:
-        from orchestration.pipeline_run import reproduce
+        from flame_core.repro.run import reproduce
 
         if code := reproduce(layout.root, ["ingest"]):
             raise ComputationError(

@@ -44,11 +44,11 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
             project has no `.dvc/`.
         ResourceError: another process holds DVC's lock; names it.
     """
+    from flame_core.dvc_project.absent import absent_outs
+    from flame_core.dvc_project.errors import DvcBusyError, DvcProjectError
+    from flame_core.dvc_project.project import DvcProject
     from flame_core.outside.noted import changed_inputs
     from flame_core.params import load_params
-    from orchestration.dvc_project.absent import absent_outs
-    from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
-    from orchestration.dvc_project.project import DvcProject
 
     require_versions(layout)
     params = load_params(layout)

@@ -131,7 +131,7 @@ def _project(layout: Layout, root: Path, files: Path) -> None:
 
     It has the work cache of an earlier reproduction if that did not end.
     """
-    from orchestration.dvc_project.stage_processes import end_abandoned
+    from flame_core.dvc_project.stage_processes import end_abandoned
 
     end_abandoned(root, settings().stop_grace_seconds, log.warning)
     _clear(root, [root / _BEGUN, root / _WORK] if (root / _BEGUN).is_file() else [])
@@ -234,7 +234,7 @@ def _recipes(layout: Layout, code: Path, root: Path) -> None:
 
 
 def _dvc(root: Path, variables: dict[str, str], *arguments: str, required: bool = True) -> None:
-    from orchestration.pipeline_run import run_in_order
+    from flame_core.repro.run import run_in_order
 
     log.info("dvc %s", " ".join(arguments))
     code = run_in_order(root, [*dvc(), *arguments], variables, errors=required)

@@ -22,11 +22,11 @@ from typing import Any
 
 import dagster as dg
 
+from flame_core.dvc_project.errors import PROJECT_FILE, DvcProjectError
+from flame_core.dvc_project.project import DvcProject, Stage
 from orchestration.dagster_dvc.never_ran import withdraw_plans
 from orchestration.dagster_dvc.run import Context, Runner, StageFailed, StageRun, bring_up_to_date
 from orchestration.dagster_dvc.stage_meta import stage_meta
-from orchestration.dvc_project.errors import PROJECT_FILE, DvcProjectError
-from orchestration.dvc_project.project import DvcProject, Stage
 
 DATA_VERSION_TAG = "dagster/data_version"
 EXIT_CODE = "exit code"  # in a failed step's metadata

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from flame_core.dvc_project.errors import PROJECT_FILE, DvcBusyError, DvcProjectError
+from flame_core.dvc_project.lock import LockedStage
+from flame_core.dvc_project.project import DvcProject, Stage
 from orchestration.dagster_dvc.assets import DATA_VERSION_TAG, ReadChecks, ReadNumbers, asset_key, run_metadata
 from orchestration.dagster_dvc.check_evaluation import check_evaluation
 from orchestration.dagster_dvc.run import StageRun, recall
 from orchestration.dagster_dvc.stage_meta import stage_meta
-from orchestration.dvc_project.errors import PROJECT_FILE, DvcBusyError, DvcProjectError
-from orchestration.dvc_project.lock import LockedStage
-from orchestration.dvc_project.project import DvcProject, Stage
 
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG, INPUT_POINTER_TAG = "dagster/input_data_version", "dagster/input_event_pointer"

@@ -6,8 +6,8 @@ unchanged stage is done. Anything else runs as `dvc --wait-for-lock repro --sing
 the stage's process inherits the Pipes session through DVC and may report log lines and metadata, but does not have to.
 
 If the run is terminated or its process killed, or `dvc` is killed while its stage continues, the stage's whole process
-tree is ended (`processes/tree.py`). Processes left behind by a killed run of this project are ended by the next run,
-before anything else. If another DVC process uses a path, the step waits, and the log names that process.
+tree is ended (`process_trees/tree.py`). Processes left behind by a killed run of this project are ended by the next
+run, before anything else. If another DVC process uses a path, the step waits, and the log names that process.
 
 Messages go to Dagster's logger: they are in the run's log and, if Python's logging has a handler, on the terminal.
 """
@@ -29,15 +29,15 @@ from dagster._core.definitions.metadata.external_metadata import metadata_map_fr
 from dagster._core.pipes.context import build_external_execution_context_data
 from dagster_shared.serdes.errors import DeserializationError
 
+from flame_core.dvc_project.absent import NotPulledError, require_pulled
+from flame_core.dvc_project.errors import DvcBusyError
+from flame_core.dvc_project.lock import LockedStage, sort_lock
+from flame_core.dvc_project.project import DvcProject
+from flame_core.dvc_project.repo import busy_path, release_dead, temporary_folder
+from flame_core.dvc_project.stage_processes import DVC, end_abandoned, tree_label
+from flame_core.process_trees.shown import ShownProcess
+from flame_core.process_trees.tree import ProcessTree
 from orchestration.dagster_dvc.pipes_messages import MessageReader
-from orchestration.dvc_project.absent import NotPulledError, require_pulled
-from orchestration.dvc_project.errors import DvcBusyError
-from orchestration.dvc_project.lock import LockedStage, sort_lock
-from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.repo import busy_path, release_dead, temporary_folder
-from orchestration.dvc_project.stage_processes import DVC, end_abandoned, tree_label
-from orchestration.processes.shown import ShownProcess
-from orchestration.processes.tree import ProcessTree
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")

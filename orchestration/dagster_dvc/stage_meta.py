@@ -24,8 +24,8 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestration.dvc_project.errors import PROJECT_FILE, DvcProjectError
-from orchestration.dvc_project.project import Stage
+from flame_core.dvc_project.errors import PROJECT_FILE, DvcProjectError
+from flame_core.dvc_project.project import Stage
 
 SAVED = 75  # EX_TEMPFAIL: a stage saved its state because it was told to stop
 STOPS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}  # a crash has another signal

@@ -25,9 +25,12 @@ from pathlib import Path
 import yaml
 
 from flame_core.digest import text_sha256
+from flame_core.dvc_project.stage_processes import tree_label
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.loopback import opener
+from flame_core.process_trees.stop_signals import Stop, stop_signals
+from flame_core.process_trees.tree import ProcessTree
 from flame_core.program import begin, errors_in_a_sentence
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
@@ -35,10 +38,7 @@ from flame_core.shipped import shipped
 from flame_core.tracking.pages import runs_url
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
-from orchestration.dvc_project.stage_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface, opened, set_up_pools
-from orchestration.processes.stop_signals import Stop, stop_signals
-from orchestration.processes.tree import ProcessTree
 from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_in_order, end_runs
 
 log = logging.getLogger("flame_core.ui")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from flame_core.process_trees.tree import ProcessTree
 from flame_core.reporting import configure_logging
 from flame_core.settings import settings
-from orchestration.processes.tree import ProcessTree
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -15,12 +15,12 @@ import yaml
 
 from flame_core.data.forgotten import read_forgotten
 from flame_core.data.shards import read_index
+from flame_core.dvc_project.stores import delete_cached, delete_remote
 from flame_core.errors import ParamsError
 from flame_core.forgetting.models import tag_models, who_saw
 from flame_core.layout import Layout
 from flame_core.stages import download, ingest
 from flame_core.tracking.store import open_client, require_tracking
-from orchestration.dvc_project.stores import delete_cached, delete_remote
 from tests.forgetting.small_project import CAPTIONS, found_in
 from tests.stages.pipeline import ROOT, folder_source, pipeline_params, write_pairs
 from tests.tracking.conftest import empty_store, tracked

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from flame_core.dvc_project.project import DvcProject
 from flame_core.errors import ParamsError
 from flame_core.graph.links import linked_pipeline, links, require_links, require_stages
 from flame_core.layout import Layout
@@ -16,7 +17,6 @@ from flame_core.params import load_params
 from flame_core.pipeline import run_pipeline
 from flame_core.workspace import open_workspace, resolve_params
 from orchestration.dagster_dvc.assets import asset_key
-from orchestration.dvc_project.project import DvcProject
 from orchestration.project_definitions import build
 
 ROOT = Path(__file__).parents[2]

@@ -148,10 +148,10 @@ def test_pictures_tables_and_numbers_are_shown(materialized: Layout) -> None:
 
 def test_every_check_that_a_stage_writes_is_listed_in_dvc_yaml(project: Project, materialized: Layout) -> None:
     from flame_core import gates
+    from flame_core.dvc_project.project import DvcProject
     from flame_core.params import load_params
     from orchestration.checks import applicable
     from orchestration.dagster_dvc.stage_meta import stage_meta
-    from orchestration.dvc_project.project import DvcProject
 
     for stage in applicable(DvcProject(project.root).stages(), load_params(materialized)).values():
         listed = set(stage_meta(stage).checks)

@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 import yaml
 
+from flame_core.dvc_project.project import DvcProject
 from flame_core.layout import Layout
 from flame_core.params import merge, read_yaml
 from orchestration.automation import source_sensor
-from orchestration.dvc_project.project import DvcProject
 from orchestration.resources import read_tags
 
 ROOT = Path(__file__).parents[2]

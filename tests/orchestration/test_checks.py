@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from flame_core import gates
+from flame_core.dvc_project.project import DvcProject, Stage
 from flame_core.gates import Check
 from flame_core.params import CaptionParams, SpectrumParams, UrlsSource
 from orchestration.checks import applicable, read_checks
 from orchestration.dagster_dvc.stage_meta import stage_meta
-from orchestration.dvc_project.project import DvcProject, Stage
 from tests.measuring import world
 
 STAGE = Stage("ingest", "flame ingest", None, {}, (), (), ("data/shards",), "v1")

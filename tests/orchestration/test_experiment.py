@@ -13,14 +13,14 @@ import yaml
 from dagster import Enum
 
 from flame_core import gates
+from flame_core.dvc_project.project import DvcProject, Stage
 from flame_core.gates import Check
 from flame_core.graph.links import linked_pipeline
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
-from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.experiment import _new_edges
 from orchestration.project_definitions import build
-from tests.orchestration.conftest import edit
+from tests.foreign_project import edit
 
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """\

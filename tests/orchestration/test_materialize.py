@@ -12,9 +12,9 @@ from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.workspace import environment
 from orchestration.materialize import _given, materialize
-from tests.orchestration.conftest import edit
+from tests.foreign_project import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
-from tests.orchestration.test_pipeline_run import fail_a_check
+from tests.repro.test_run import fail_a_check
 
 
 def in_shell(layout: Layout) -> subprocess.CompletedProcess[str]:

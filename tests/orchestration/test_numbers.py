@@ -8,9 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from flame_core.dvc_project.project import DvcProject, Stage
 from orchestration.dagster_dvc.assets import dvc_assets
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
-from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.numbers import read_numbers
 from tests.orchestration.conftest import KEYS
 

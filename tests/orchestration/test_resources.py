@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import dagster as dg
 
+from flame_core.dvc_project.project import DvcProject
 from flame_core.layout import Layout
 from orchestration.dagster_dvc.assets import EXIT_CODE, dvc_assets
-from orchestration.dvc_project.project import DvcProject
 from orchestration.resources import PARAMS_TAG, read_tags, runner
-from tests.orchestration.conftest import edit
+from tests.foreign_project import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 
 # A limit of a file's size is refused as a full disk is (EFBIG); the stage itself lifts it.

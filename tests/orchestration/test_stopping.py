@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.stage_processes import DVC
-from tests.orchestration.conftest import edit
+from flame_core.dvc_project.project import DvcProject
+from flame_core.dvc_project.stage_processes import DVC
+from tests.foreign_project import edit
 
 # Counts to 40 with a helper in a session of its own; SIGTERM finishes the step, checkpoints and leaves with code 75.
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ import sys
 from pathlib import Path
 import dagster as dg
 from orchestration.dagster_dvc.assets import dvc_assets
-from orchestration.dvc_project.project import DvcProject
+from flame_core.dvc_project.project import DvcProject
 from orchestration.dagster_dvc.run import Runner
 
 def assets():

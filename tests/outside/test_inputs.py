@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from flame_core.dvc_project.project import DvcProject
 from flame_core.layout import Layout
 from flame_core.outside.inputs import outside_stages
 from flame_core.outside.noted import note_first, noting
 from flame_core.params import merge, read_yaml
 from flame_core.stages import fetch_llm
 from flame_core.workspace import resolve_params
-from orchestration.dvc_project.project import DvcProject
 from tests.conftest import tiny_llm
 from tests.outside.projects import (
     DEFINITION,

@@ -349,6 +349,6 @@ def test_a_run_is_refused_at_its_start_and_a_plain_one_looks_at_nothing(tmp_path
         run_pipeline(Layout.find(tmp_path), [], ["train.epochs=1"], None)
     assert not (tmp_path / ".flame").exists()
     (tmp_path / "params.yaml").write_text(own)
-    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    monkeypatch.setattr("flame_core.repro.run.reproduce", lambda root, targets: 0)
     monkeypatch.setitem(sys.modules, recipe_check.__name__, None)
     assert run_pipeline(Layout.find(tmp_path), [], [], None) == 0

@@ -11,11 +11,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from flame_core.dvc_project.project import DvcProject
 from orchestration.dagster_dvc import run
 from orchestration.dagster_dvc.assets import asset_key, dvc_assets, op_name
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
-from orchestration.dvc_project.project import DvcProject
-from tests.orchestration.conftest import KEYS, assets, edit, read_checks, stale
+from tests.foreign_project import edit
+from tests.orchestration.conftest import KEYS, assets, read_checks, stale
 
 
 def materialize(project: DvcProject, instance: dg.DagsterInstance, **options) -> dg.ExecuteInProcessResult:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType
 
+from flame_core.dvc_project.project import DvcProject, Stage
 from orchestration.dagster_dvc.assets import dvc_assets
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
-from orchestration.dvc_project.project import DvcProject, Stage
-from tests.orchestration.conftest import KEYS, dvc, edit, read_checks, stale
+from tests.foreign_project import dvc, edit
+from tests.orchestration.conftest import KEYS, read_checks, stale
 
 
 def test_a_run_from_the_shell_shows_up_once(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:

@@ -12,10 +12,11 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.loader import LoadingContextForTest
 
+from flame_core.dvc_project.project import DvcProject
 from orchestration.dagster_dvc.assets import dvc_assets
-from orchestration.dvc_project.project import DvcProject
 from orchestration.instance import PROCESS_TAG, end_dead_runs
-from tests.orchestration.conftest import KEYS, edit, read_checks
+from tests.foreign_project import edit
+from tests.orchestration.conftest import KEYS, read_checks
 
 CHECKED_TOTAL = """\
     outs: [total.txt]

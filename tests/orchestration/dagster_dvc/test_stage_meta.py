@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flame_core.dvc_project.errors import DvcProjectError
+from flame_core.dvc_project.project import DvcProject
 from orchestration.dagster_dvc.stage_meta import Retries
-from orchestration.dvc_project.errors import DvcProjectError
-from orchestration.dvc_project.project import DvcProject
-from tests.orchestration.conftest import assets, edit
+from tests.foreign_project import edit
+from tests.orchestration.conftest import assets
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from flame_core.layout import Layout
-from tests.orchestration.conftest import edit
+from tests.foreign_project import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 from tests.orchestration.ui import browser
 from tests.orchestration.ui.browser import Browser

@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from flame_core.layout import Layout
+from flame_core.process_trees.tree import TOKEN
 from orchestration.dagster_dvc.assets import REFRESH_TAG
-from orchestration.processes.tree import TOKEN
-from tests.orchestration.conftest import edit
+from tests.foreign_project import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 from tests.ports import free_port
 

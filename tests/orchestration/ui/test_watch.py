@@ -19,7 +19,7 @@ from dagster._core.events import EngineEventData
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from flame_core.errors import ResourceError
-from orchestration.processes.tree import ProcessTree
+from flame_core.process_trees.tree import ProcessTree
 from orchestration.ui import servers, watch
 from orchestration.ui.servers import Server
 from tests.orchestration.test_instance import begun

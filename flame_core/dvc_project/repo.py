@@ -13,8 +13,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError, located
-from orchestration.dvc_project.whole_files import edit_held_paths, write_whole
+from flame_core.dvc_project.errors import DvcBusyError, DvcProjectError, located
+from flame_core.dvc_project.whole_files import edit_held_paths, write_whole
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.dvc_project.repo import LOCK_FILE, opened, untorn
-from orchestration.dvc_project.whole_files import replace_whole
+from flame_core.dvc_project.repo import LOCK_FILE, opened, untorn
+from flame_core.dvc_project.whole_files import replace_whole
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestration.dvc_project.errors import PROJECT_FILE
-from orchestration.dvc_project.repo import opened, untorn
+from flame_core.dvc_project.errors import PROJECT_FILE
+from flame_core.dvc_project.repo import opened, untorn
 
 
 class NotPulledError(Exception):

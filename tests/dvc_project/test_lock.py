@@ -6,9 +6,9 @@ import re
 import threading
 import time
 
-from orchestration.dvc_project.lock import sort_lock
-from orchestration.dvc_project.project import DvcProject
-from tests.orchestration.conftest import dvc, edit
+from flame_core.dvc_project.lock import sort_lock
+from flame_core.dvc_project.project import DvcProject
+from tests.foreign_project import dvc, edit
 
 
 def test_code_version_is_the_same_from_the_file_and_from_the_lock(reproduced: DvcProject) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.processes.shown import ShownProcess
+from flame_core.process_trees.shown import ShownProcess
 
 HIDDEN = re.compile("Use `dvc push`|\\tgit add ")
 TALK = """\
@@ -30,7 +30,7 @@ print()
 SHOW = """\
 import os, re, sys
 from pathlib import Path
-from orchestration.processes.shown import ShownProcess
+from flame_core.process_trees.shown import ShownProcess
 shown = ShownProcess([sys.executable, "-c", sys.argv[1]], Path.cwd(), os.environ, re.compile("hidden"))
 shown.wait()
 Path("lines").write_text("\\n".join(shown.lines()))

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from flame_core.dvc_project.project import DvcProject
+from flame_core.dvc_project.whole_files import replace_whole
 from flame_core.workspace import environment
-from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.whole_files import replace_whole
-from tests.orchestration.conftest import dvc
+from tests.foreign_project import dvc
 
 KILLED_IN_LOCK = """
 import os, sys
 from dvc.utils.serialize import _yaml
-from orchestration.dvc_project.whole_files import main
+from flame_core.dvc_project.whole_files import main
 
 def cut(data, stream):
     stream.write("schema: ")
@@ -30,7 +30,7 @@ main()
 """
 KILLED_IN_LIST = """
 import json, os
-from orchestration.dvc_project.whole_files import main
+from flame_core.dvc_project.whole_files import main
 
 def cut(write):
     def killed(content, *rest, **more):
@@ -75,7 +75,7 @@ def test_a_stage_whose_runs_are_gone_from_the_run_cache_runs(reproduced: DvcProj
     for run in (root / ".dvc/cache/runs").glob("*/*/*"):
         run.unlink()
     (root / "dvc.lock").unlink()
-    repro = [sys.executable, "-m", "orchestration.dvc_project.whole_files", "repro", "grow"]
+    repro = [sys.executable, "-m", "flame_core.dvc_project.whole_files", "repro", "grow"]
     done = subprocess.run(repro, cwd=root, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Running stage 'grow'" in done.stdout
@@ -85,7 +85,7 @@ def test_a_linked_lock_stays_a_link(reproduced: DvcProject, tmp_path: Path) -> N
     file, elsewhere = reproduced.root / "dvc.lock", tmp_path / "elsewhere"
     file.rename(elsewhere)
     file.symlink_to(elsewhere)
-    code = "from orchestration.dvc_project.whole_files import main; main()"
+    code = "from flame_core.dvc_project.whole_files import main; main()"
     subprocess.run(
         [sys.executable, "-c", code, "repro", "--quiet", "--force", "--single-item", "grow"],
         cwd=reproduced.root,

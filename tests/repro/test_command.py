@@ -1,4 +1,4 @@
-"""How `orchestration.dvc_command` waits for other DVC processes; `test_pipeline_run.py` tests it with two runs."""
+"""How `flame_core.repro.command` waits for other DVC processes; `test_run.py` tests it with two runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from flame_core.dvc_project.project import DvcProject
+from flame_core.process_trees.tree import TOKEN
+from flame_core.repro import command
 from flame_core.workspace import environment
-from orchestration import dvc_command
-from orchestration.dvc_project.project import DvcProject
-from orchestration.processes.tree import TOKEN
-from tests.orchestration.conftest import edit
+from tests.foreign_project import edit
 
 
 def test_a_path_that_was_freed_before_the_first_look_is_not_waited_for_until_another_is_freed(
@@ -38,17 +38,17 @@ def test_a_path_that_was_freed_before_the_first_look_is_not_waited_for_until_ano
         try:
             raise LockError(busy)
         except LockError:
-            dvc_command.logging.getLogger("dvc.cli").exception("failed")
+            command.logging.getLogger("dvc.cli").exception("failed")
         return 255
 
     def held(*_: Any) -> Any:
         return other
 
     monkeypatch.setattr("dvc.cli.main", main)
-    monkeypatch.setattr(dvc_command, "held_paths", held)
-    monkeypatch.setattr(dvc_command, "release_dead", lambda root: [])
-    monkeypatch.setattr(dvc_command.time, "sleep", slept.append)
-    assert dvc_command.dvc(["repro"]) == 0
+    monkeypatch.setattr(command, "held_paths", held)
+    monkeypatch.setattr(command, "release_dead", lambda root: [])
+    monkeypatch.setattr(command.time, "sleep", slept.append)
+    assert command.dvc(["repro"]) == 0
     assert len(attempts) == 2
     assert 10 < sum(slept) <= 60
 
@@ -66,14 +66,14 @@ def test_a_caller_that_waits_by_itself_is_told_for_whom(
         try:
             raise LockError(busy)
         except LockError:
-            dvc_command.logging.getLogger("dvc.cli").exception("failed to reproduce")
+            command.logging.getLogger("dvc.cli").exception("failed to reproduce")
         return 255
 
     monkeypatch.setattr("dvc.cli.main", main)
-    monkeypatch.setattr(sys, "argv", ["dvc_command", "--no-wait", "repro", "train"])
+    monkeypatch.setattr(sys, "argv", ["command", "--no-wait", "repro", "train"])
     monkeypatch.setattr(logging.getLogger("dvc"), "propagate", True)
     with pytest.raises(SystemExit) as ended:
-        dvc_command.main()
+        command.main()
     assert (ended.value.code, given) == (255, [["repro", "train"]])
     assert "(PID 1): dvc repro" in caplog.text
 
@@ -94,13 +94,13 @@ def test_a_disk_that_is_full_below_the_cache_is_named_and_keeps_no_part_of_a_fil
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as full:
         full.setattr("dvc_objects.fs.utils.copyfile", cut)
-        assert dvc_command.dvc(["repro"]) == 5
+        assert command.dvc(["repro"]) == 5
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(rf"error: {tmp_path}/\.dvc/cache/\S+: No space left on device\. Free some room", said), said
     assert "Traceback" not in said and "unexpected" not in said
     assert not list((tmp_path / ".dvc" / "cache").rglob("*.tmp"))
     assert not (tmp_path / "dvc.lock").exists()
-    assert dvc_command.dvc(["repro"]) == 0
+    assert command.dvc(["repro"]) == 0
     with Repo(str(tmp_path)) as repo:
         assert not repo.status()
 
@@ -116,7 +116,7 @@ def test_a_project_on_a_disk_that_may_only_be_read_is_named(
         return 255
 
     monkeypatch.setattr("dvc.cli.main", main)
-    assert dvc_command.dvc(["repro"]) == 5
+    assert command.dvc(["repro"]) == 5
     said = " ".join(capsys.readouterr().err.split())
     assert "error: /project/.dvc/tmp/lock: Read-only file system. This user may not read or write there" in said
     assert "unexpected error" not in said
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_before_this_process_looked_has_no_stage_left(fore
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     command = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.dvc_command", "repro", "grow"],
+        [sys.executable, "-m", "flame_core.repro.command", "repro", "grow"],
         cwd=foreign.root,
         env={**environment(), TOKEN: f"dvc-test:{killed.pid}:0123"},
         start_new_session=True,

@@ -1,6 +1,6 @@
 """DVC whose own files are written whole: `dvc.lock`, and `.dvc/tmp/rwlock`, its list of the paths in use.
 
-    python -m orchestration.dvc_project.whole_files repro --single-item train@flame
+    python -m flame_core.dvc_project.whole_files repro --single-item train@flame
 
 DVC writes both in place. If it is killed or interrupted just then, half of the file is there, which it then refuses in
 every command. Here a file is written beside its place and renamed. A list of paths that another DVC has left cut counts

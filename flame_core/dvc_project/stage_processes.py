@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from orchestration.processes.tree import ProcessTree
+from flame_core.process_trees.tree import ProcessTree
 
-DVC = [sys.executable, "-m", "orchestration.dvc_project.whole_files"]  # of any project
-COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # the same, with what FLAME adds
+DVC = [sys.executable, "-m", "flame_core.dvc_project.whole_files"]  # of any project
+COMMAND = [sys.executable, "-m", "flame_core.repro.command"]  # the same, with what FLAME adds
 PLAIN = [sys.executable, "-m", "dvc"]  # started by `flame reproduce`, whose code may be older
 NO_WAIT = "--no-wait"  # first argument of COMMAND where the caller waits for other DVC processes itself
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flame_core.dvc_project.repo import release_dead
 from flame_core.gates import Check, to_bytes
 from flame_core.layout import Layout
-from orchestration.dvc_project.repo import release_dead
-from orchestration.processes.tree import TOKEN
-from tests.orchestration.conftest import dvc, edit
+from flame_core.process_trees.tree import TOKEN
+from tests.foreign_project import dvc, edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 
 # Saves its state and ends with code 75 when it is asked to, as a training does.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.dvc_project.errors import DvcBusyError
-from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.repo import held_paths, release_dead, temporary_folder
+from flame_core.dvc_project.errors import DvcBusyError
+from flame_core.dvc_project.project import DvcProject
+from flame_core.dvc_project.repo import held_paths, release_dead, temporary_folder
 
 
 def test_who_holds_the_lock_is_said(reproduced: DvcProject) -> None:

@@ -12,12 +12,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flame_core.dvc_project.stage_processes import COMMAND, end_abandoned, tree_label
 from flame_core.errors import Interrupted
+from flame_core.process_trees.stop_signals import Stop, stop_signals
+from flame_core.process_trees.tree import ProcessTree
 from flame_core.settings import settings
 from flame_core.workspace import environment
-from orchestration.dvc_project.stage_processes import COMMAND, end_abandoned, tree_label
-from orchestration.processes.stop_signals import Stop, stop_signals
-from orchestration.processes.tree import ProcessTree
 
 log = logging.getLogger("flame_core.run")
 _SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command

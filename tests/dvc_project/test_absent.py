@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.dvc_project.absent import NotPulledError, absent_outs, require_pulled
-from orchestration.dvc_project.project import DvcProject
-from tests.orchestration.conftest import dvc, edit
+from flame_core.dvc_project.absent import NotPulledError, absent_outs, require_pulled
+from flame_core.dvc_project.project import DvcProject
+from tests.foreign_project import dvc, edit
 
 
 @pytest.fixture

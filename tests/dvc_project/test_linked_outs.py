@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.stage_processes import COMMAND, PLAIN
+from flame_core.dvc_project.project import DvcProject
+from flame_core.dvc_project.stage_processes import COMMAND, PLAIN
 
 
 @pytest.mark.parametrize("linked", ["data", "data/models"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestration.dvc_project.repo import opened
+from flame_core.dvc_project.repo import opened
 
 Holds = Callable[[Path], bool]
 

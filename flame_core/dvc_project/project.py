@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.dvc_project.errors import PROJECT_FILE, DvcProjectError
-from orchestration.dvc_project.lock import LockedStage, code_version, flatten, read_lock
-from orchestration.dvc_project.repo import opened, untorn
+from flame_core.dvc_project.errors import PROJECT_FILE, DvcProjectError
+from flame_core.dvc_project.lock import LockedStage, code_version, flatten, read_lock
+from flame_core.dvc_project.repo import opened, untorn
 
 NEVER_RAN = "has not run here"  # the only reason of a stage that dvc.lock lacks
 _ABSENT = "(none)"

@@ -1,7 +1,7 @@
 """DVC's command line with six differences, started by `flame run` and by Dagster's steps.
 
-    python -m orchestration.dvc_command repro train@flame
-    python -m orchestration.dvc_command --no-wait repro train@flame    # a step waits by itself, and says so in its log
+    python -m flame_core.repro.command repro train@flame
+    python -m flame_core.repro.command --no-wait repro train@flame    # a step waits by itself, and says so in its log
 
 - It ends with the exit code of the stage that failed; DVC itself always ends with 255.
 - If a disk refuses what DVC writes, it stops at once, says where and what to do, and ends with the code of that (5).
@@ -11,7 +11,7 @@
   first process does not reap its children).
 - It writes `dvc.lock` and its list of paths in use whole, whenever it is killed or interrupted.
 - It accepts outs in a folder that is a link to another disk, also in a git repository.
-- If the process that started it is killed, it stops the stage in order (`processes/tree.py`) and ends.
+- If the process that started it is killed, it stops the stage in order (`process_trees/tree.py`) and ends.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from typing import Any
 
 from rich.markup import escape
 
+from flame_core.dvc_project.linked_outs import allow_linked_outs
+from flame_core.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
+from flame_core.dvc_project.stage_processes import NO_WAIT
+from flame_core.dvc_project.whole_files import write_whole
 from flame_core.errors import ResourceError
 from flame_core.files.disk_errors import clear_disk_errors, disk_error
+from flame_core.process_trees.tree import TOKEN, ProcessTree
 from flame_core.reporting import console
 from flame_core.settings import settings
-from orchestration.dvc_project.linked_outs import allow_linked_outs
-from orchestration.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
-from orchestration.dvc_project.stage_processes import NO_WAIT
-from orchestration.dvc_project.whole_files import write_whole
-from orchestration.processes.tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
 _WAIT_SECONDS = 1.0  # between two attempts

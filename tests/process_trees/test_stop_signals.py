@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from flame_core.layout import Layout
+from flame_core.process_trees.stop_signals import Stop, stop_signals
+from flame_core.process_trees.tree import ProcessTree
 from orchestration.instance import instance_home
-from orchestration.processes.stop_signals import Stop, stop_signals
-from orchestration.processes.tree import ProcessTree
 from orchestration.ui.servers import Server, end
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.processes.tree import ProcessTree
+from flame_core.process_trees.tree import ProcessTree
 from tests.ports import free_port
 
 # An agent as torchrun's: its workers live in sessions of their own, and it passes SIGTERM on to them.
@@ -139,7 +139,7 @@ def test_a_command_without_a_stage_is_interrupted(tree: ProcessTree, tmp_path: P
 def test_a_tree_whose_owner_was_killed_is_found_and_stopped(tree: ProcessTree) -> None:
     owner = (
         "import os, subprocess, sys, time\n"
-        "from orchestration.processes.tree import ProcessTree\n"
+        "from flame_core.process_trees.tree import ProcessTree\n"
         "tree = ProcessTree('killed')\n"
         "subprocess.Popen(['sleep', '600'], env={**os.environ, **tree.environment()}, start_new_session=True)\n"
         "print(flush=True); time.sleep(600)"

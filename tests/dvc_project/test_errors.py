@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.dvc_project.errors import DvcProjectError
-from orchestration.dvc_project.project import DvcProject
-from tests.orchestration.conftest import edit
+from flame_core.dvc_project.errors import DvcProjectError
+from flame_core.dvc_project.project import DvcProject
+from tests.foreign_project import edit
 
 
 @pytest.mark.parametrize(
