@@ -24,9 +24,21 @@ class FlameError(Exception):
 
 
 class ParamsError(FlameError):
-    """A wrong value in params.yaml, a recipe, a preset, an override or a setting."""
+    """A wrong value in params.yaml, a recipe, a preset, an override or a setting.
+
+    Attributes:
+        message: what is wrong and what to do.
+        key: the dotted key that it is about, shown before the message; None if the message names it, or there is none.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message, key)
+        self.message, self.key = message, key
+
+    def __str__(self) -> str:
+        return self.message if self.key is None else f"{self.key}: {self.message}"
 
 
 class InputError(FlameError):

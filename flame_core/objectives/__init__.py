@@ -67,7 +67,7 @@ def create_objective(params: TrainParams, setup: Setup) -> Objective:
     teacher, reads = None, recipe_needs(params).taught
     if reads:
         if setup.teacher is None:
-            raise ParamsError("train.teacher: the recipe's terms learn from a teacher, and none is given")
+            raise ParamsError("the recipe's terms learn from a teacher, and none is given", key="train.teacher")
         teacher = open_teacher(setup.teacher)
         require_teacher(teacher, reads, setup.tower)
         setup = replace(setup, taught=teacher.sizes)

@@ -47,7 +47,9 @@ class PromptAlignment(Term):
     def __init__(self, params: PromptsTermParams, setup: Setup) -> None:
         super().__init__(params, setup)
         if setup.prompts is None:
-            raise ParamsError("train.prompts: the term prompts needs the folder of `flame prompts`, and none is given")
+            raise ParamsError(
+                "the term prompts needs the folder of `flame prompts`, and none is given", key="train.prompts"
+            )
         self._hold, self._factor = 1 - params.decay, 1.0
         self.head = PromptHead.load(setup.prompts)
         connector = setup.tower.connector
@@ -87,8 +89,9 @@ def require_fit(head: PromptHead, prompts: int | None, vector: int, folder: Path
     own = head.config
     if prompts != own.prompts:
         raise ParamsError(
-            f"train.model.connector.prompts is {prompts}, and the head in {folder} makes {own.prompts} prompts: set it "
-            f"to {own.prompts}, or prompts.count to {prompts}"
+            f"{prompts}, and the head in {folder} makes {own.prompts} prompts: set it to {own.prompts}, or "
+            f"prompts.count to {prompts}",
+            key="train.model.connector.prompts",
         )
     if vector != own.vector:
         raise ParamsError(

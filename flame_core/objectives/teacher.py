@@ -113,11 +113,12 @@ def require_teacher(teacher: Teacher, reads: Collection[str], student: ImageTowe
         if isinstance(teacher, TowerTeacher):
             require_features(teacher.tower.backbone, missing, f"{teacher.where}: a term")
         raise ParamsError(
-            f"train.teacher: {teacher.where} gives {', '.join(teacher.sizes)}, and a term reads {', '.join(missing)} "
-            "of it: choose another feature"
+            f"{teacher.where} gives {', '.join(teacher.sizes)}, and a term reads {', '.join(missing)} "
+            "of it: choose another feature",
+            key="train.teacher",
         )
     if message := larger(backbone_weights(student), teacher.weights):
-        raise ParamsError(f"train.model: {message}")
+        raise ParamsError(message, key="train.model")
 
 
 def larger(student: int, teacher: int) -> str | None:

@@ -44,12 +44,14 @@ class TextDistillation(Term):
         super().__init__(params, setup)
         self._structure = params.structure
         if TEACHER_TEXTS not in setup.sidecars:
-            raise ParamsError("train.terms: the term text_distillation has no texts of a teacher: set teacher.model")
+            raise ParamsError(
+                "the term text_distillation has no texts of a teacher: set teacher.model", key="train.terms"
+            )
         (width,) = Sidecar(setup.sidecars[TEACHER_TEXTS]).manifest.shape
         if width != setup.hidden:
             raise ParamsError(
-                f"train.text_projection.dim is {setup.hidden}, and the teacher's texts have {width} dimensions: set it "
-                f"to {width}"
+                f"{setup.hidden}, and the teacher's texts have {width} dimensions: set it to {width}",
+                key="train.text_projection.dim",
             )
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def benchmark_faults(params: Params, layout: Layout) -> Iterator[Fault]:
         try:
             benchmark = load_benchmark(entry, layout.project)
         except ParamsError as error:
-            yield Fault(key, str(error).removeprefix("evaluate.benchmarks.names: "))
+            yield Fault(key, error.message)
             continue
         if benchmark.name in names:
             yield Fault(key, f"{entry} is the benchmark of {names[benchmark.name]} again: remove one")

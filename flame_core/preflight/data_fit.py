@@ -155,7 +155,7 @@ def _refused_steps(recipe: TrainParams, schedule: Schedule) -> Iterator[tuple[tu
     try:
         held_steps(recipe, schedule)
     except ParamsError as error:
-        yield ("optimizer", "head_first"), str(error).removeprefix("train.optimizer.head_first: ")
+        yield ("optimizer", "head_first"), error.message
 
 
 def _cluster_warnings(params: Params, samples: int, about: str) -> Iterator[Fault]:

@@ -64,7 +64,7 @@ def collect(params: Params, layout: Layout, *, of_baselines: bool = False) -> li
     entries = options.only_baselines if of_baselines else options.names
     for entry, benchmark in zip(entries, load_benchmarks(entries, layout.project), strict=True):
         if not of_baselines and (why := lacking_template(benchmark, entry, params.text.template)):
-            raise ParamsError(f"evaluate.benchmarks.names: {why}")
+            raise ParamsError(why, key="evaluate.benchmarks.names")
         try:
             content = read_content(benchmark, data)
             split = TASKS[benchmark.task.kind].training_split(benchmark.task)

@@ -187,20 +187,20 @@ def load_benchmark(entry: str, root: Path) -> Benchmark:
     name, _, mode = entry.partition("@")
     if (path := own_definition(entry, root)) is not None:
         if not path.is_file():
-            raise ParamsError(f"evaluate.benchmarks.names: {path} does not exist")
+            raise ParamsError(f"{path} does not exist", key="evaluate.benchmarks.names")
     else:
         known = shipped()
         if name not in known:
             hint = did_you_mean(name, known)
             raise ParamsError(
-                f"evaluate.benchmarks.names: no benchmark {name!r};{hint} known: {', '.join(known)}; "
-                "or the path of a .yaml file"
+                f"no benchmark {name!r};{hint} known: {', '.join(known)}; or the path of a .yaml file",
+                key="evaluate.benchmarks.names",
             )
         path = known[name]
     content = {"name": path.stem, **read_yaml(path)}
     if mode:
         if mode not in PROMPT_MODES:
-            raise ParamsError(f"evaluate.benchmarks.names: {entry}: prompt modes are {', '.join(PROMPT_MODES)}")
+            raise ParamsError(f"{entry}: prompt modes are {', '.join(PROMPT_MODES)}", key="evaluate.benchmarks.names")
         content |= {"prompt": mode, "name": f"{content['name']}.{mode}"}
     return validate(Benchmark, content, path)
 
@@ -214,7 +214,7 @@ def load_benchmarks(entries: list[str], root: Path) -> list[Benchmark]:
     found = [load_benchmark(entry, root) for entry in entries]
     names = [benchmark.name for benchmark in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ParamsError(f"evaluate.benchmarks.names: more than one benchmark is called {', '.join(twice)}")
+        raise ParamsError(f"more than one benchmark is called {', '.join(twice)}", key="evaluate.benchmarks.names")
     return found
 
 

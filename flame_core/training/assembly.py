@@ -130,7 +130,9 @@ def assemble(
     tower = ImageTower(model, texts.hidden, facets, words, dims)
     require_statistics(tower.backbone, params)
     if params.model.head == "none" and (width := tower.backbone.num_features) != texts.hidden:
-        raise ParamsError(f"train.text_projection.dim must be {width}: model.head none keeps the backbone's vectors")
+        raise ParamsError(
+            f"model.head none keeps the backbone's vectors: set it to {width}", key="train.text_projection.dim"
+        )
     if head is not None and tower.connector is not None:
         tower.connector.start_at(head.scale)
     if lexicon is not None and isinstance(tower.projector, LexicalHead):

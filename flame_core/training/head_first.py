@@ -50,7 +50,8 @@ def held_steps(params: TrainParams, schedule: Schedule) -> int:
     steps = first.steps_of(schedule.steps_per_epoch)
     if steps >= schedule.steps:
         raise ParamsError(
-            f"train.optimizer.head_first: {steps} steps, and the training has {schedule.steps}, so the backbone would "
-            "never learn: take fewer, or set model.train to none"
+            f"{steps} steps, and the training has {schedule.steps}, so the backbone would "
+            "never learn: take fewer, or set model.train to none",
+            key="train.optimizer.head_first",
         )
     return steps

@@ -15,8 +15,8 @@ from flame_core.model_files import CONFIG
 from flame_core.params import ModelParams, Params, TrainParams, recipe_sources
 
 
-def inherit_faults(params: Params, layout: Layout, recipe: TrainParams) -> Iterator[str]:
-    """Why the tower cannot inherit, if so; without weights, so it costs almost nothing."""
+def inherit_faults(params: Params, layout: Layout, recipe: TrainParams) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key, why) the tower cannot inherit, if so; without weights, so it costs almost nothing."""
     import torch
 
     from flame_core.vision.inheritance import begun_with, plan
@@ -38,7 +38,11 @@ def inherit_faults(params: Params, layout: Layout, recipe: TrainParams) -> Itera
             tower = ImageTower(own, hidden=8, facets=1)
         plan(tower, source, recipe.inherit)
     except ParamsError as error:
-        yield str(error).removeprefix("inherit: ")
+        key = (error.key or "").removeprefix("train.")
+        if key.partition(".")[0] == "inherit":
+            yield tuple(key.split(".")), error.message
+        else:  # one of the towers cannot be made
+            yield ("inherit",), str(error)
 
 
 def _model_in(folder: Path) -> ModelParams | None:

@@ -210,8 +210,8 @@ def _require_trainable(params: TrainParams, samples: int, ranks: Ranks, device: 
     batch_size = params.schedule(samples).batch_size
     if batch_size % ranks.world:
         raise ParamsError(
-            f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
-            "(FLAME_TRAIN_PROCESSES)"
+            f"{batch_size} cannot be divided evenly among {ranks.world} processes (FLAME_TRAIN_PROCESSES)",
+            key="train.batch_size",
         )
 
 

@@ -40,6 +40,11 @@ class Fault(NamedTuple):
     section: str | None = None
 
 
+def recipe_key(error: ParamsError) -> tuple[str, ...]:
+    """The key that an error is about, from the recipe's root; none if it names no key."""
+    return tuple(error.key.removeprefix("train.").split(".")) if error.key else ()
+
+
 def require_recipe(params: Params, layout: Layout, name: str) -> None:
     """Refuse a recipe with faults that do not depend on its links.
 
@@ -120,12 +125,12 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     try:
         freeze_backbone(tower.backbone, recipe.model.train)
     except ParamsError as error:
-        yield Fault(("model", "train"), str(error).removeprefix("train.model.train: "))
+        yield Fault(recipe_key(error), error.message)
     if recipe.optimizer.layer_decay is not None:
         try:
             layer_rates(tower.backbone, recipe.optimizer.layer_decay)
         except ParamsError as error:
-            yield Fault(("optimizer", "layer_decay"), str(error).removeprefix("train.optimizer.layer_decay: "))
+            yield Fault(recipe_key(error), error.message)
     for name, each in needs.items():
         try:
             require_features(tower.backbone, each.reads, f"the term {name}")
@@ -147,7 +152,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
         try:
             require_weights(torch.nn.ModuleDict(towers), multipliers)
         except ParamsError as error:
-            yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
+            yield Fault(recipe_key(error), error.message)
 
 
 def _unread(recipe: TrainParams) -> Iterator[Fault]:
@@ -196,14 +201,10 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
     if not timm.is_model(name.partition(".")[0]) and ":" not in name:
         hint = did_you_mean(name, timm.list_models())
         return Fault(("model", "backbone"), f"timm has no model {name!r};{hint} timm.list_models() lists all")
-    message = str(error).removeprefix("train.model: ")
-    if message.startswith("train.model.head "):
-        return Fault(("model", "head"), message.removeprefix("train.model.head "))
-    if message.startswith("train.model.backbone "):
-        return Fault(("model", "backbone"), message.removeprefix("train.model.backbone "))
-    if message.startswith("train.model.facet_blocks "):
-        return Fault(("model", "facet_blocks"), message.partition(": ")[2])
-    return Fault(("model", "backbone_options") if recipe.model.backbone_options else ("model", "image_size"), message)
+    key = recipe_key(error)
+    if key == ("model",):
+        key = ("model", "backbone_options" if recipe.model.backbone_options else "image_size")
+    return Fault(key, error.message)
 
 
 def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
@@ -241,8 +242,7 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             yield Fault(("teacher",), message)
         yield from (Fault(*each) for each in teachable_faults(params, layout, name))
     if recipe.inherit is not None:
-        for message in inherit_faults(params, layout, recipe):
-            yield Fault(("inherit",), message)
+        yield from (Fault(*each) for each in inherit_faults(params, layout, recipe))
         for message in _other_space(params, layout, recipe, "inherit") if recipe.inherit.projector else ():
             yield Fault(("inherit",), f"{message}; or set inherit.projector to false")
 

@@ -34,8 +34,8 @@ def require_teachable(recipe: TrainParams, folder: Path, facets: Sequence[str]) 
     Raises:
         ParamsError: says what does not fit, and what to do.
     """
-    for message in _faults(recipe, str(folder), json.loads((folder / CONFIG).read_text("utf-8")), facets):
-        raise ParamsError(f"train.{message}")
+    for key, message in _faults(recipe, str(folder), json.loads((folder / CONFIG).read_text("utf-8")), facets):
+        raise ParamsError(message, key=f"train.{key}")
 
 
 def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -59,9 +59,8 @@ def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tupl
             config = json.loads((Path(other) / CONFIG).read_text("utf-8"))
         except (OSError, ValueError):
             return  # missing or damaged, which is said of all teachers
-    for message in _faults(recipe, other, config, [names[i] for i in recipe_slots(names, recipe)]):
-        key, _, said = message.partition(": ")
-        yield tuple(key.split(".")), said
+    for key, message in _faults(recipe, other, config, [names[i] for i in recipe_slots(names, recipe)]):
+        yield (key,), message
 
 
 def _other_dimensions(
@@ -88,8 +87,10 @@ def _other_dimensions(
         )
 
 
-def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets: Sequence[str]) -> Iterator[str]:
-    """Each begins with its key in the recipe."""
+def _faults(
+    recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """(key in the recipe, what is wrong)."""
     from flame_core.objectives import recipe_needs
     from flame_core.vision.tower import tower_params
 
@@ -100,25 +101,28 @@ def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets
         model, seen = tower_params(config), list(config["facets"])
         own_texts = any(config["recipe"].get(name) is not None for name in ("text_tower", "text_projection"))
     except (KeyError, TypeError, ValueError):
-        yield f"teacher: {teacher} is no model of this project: name the folder of a model that `flame train` made"
+        yield "teacher", f"{teacher} is no model of this project: name the folder of a model that `flame train` made"
         return
     if own_texts:
         yield (
-            f"teacher: {teacher} was trained with a text tower of its own, so its vectors are not in the space of the "
-            "stored texts: take a teacher that was trained on these"
+            "teacher",
+            f"{teacher} was trained with a text tower of its own, so its vectors are not in the space of the "
+            "stored texts: take a teacher that was trained on these",
         )
     elif unseen := [name for name in facets if name not in seen]:
         yield (
-            f"kinds: this recipe draws the texts {', '.join(unseen)}, and its teacher {teacher} was trained only on "
-            f"{', '.join(seen)}: take fewer kinds or the reading of the teacher, or another teacher"
+            "kinds",
+            f"this recipe draws the texts {', '.join(unseen)}, and its teacher {teacher} was trained only on "
+            f"{', '.join(seen)}: take fewer kinds or the reading of the teacher, or another teacher",
         )
     if model.head == "lexical" and "z" in taught:
         yield (
-            f"teacher: the z of {teacher} are weights of words (model.head lexical), which a term compares with "
-            "vectors: take a teacher with another head, or match feature pooled or cls"
+            "teacher",
+            f"the z of {teacher} are weights of words (model.head lexical), which a term compares with "
+            "vectors: take a teacher with another head, or match feature pooled or cls",
         )
     if message := _larger(recipe.model, model):
-        yield f"model: {message}"
+        yield "model", message
 
 
 def _larger(student: ModelParams, teacher: ModelParams) -> str | None:

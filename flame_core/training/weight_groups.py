@@ -37,7 +37,7 @@ def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParam
     groups += objective.groups(optimizer)
     weights = [weight for group in groups for weight in group["params"]]
     if not weights:
-        raise ParamsError("train.optimizer.multipliers freezes all that the recipe trains")
+        raise ParamsError("they freeze all that the recipe trains", key="train.optimizer.multipliers")
     fused = weights[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes must not change
     return torch.optim.AdamW(
         groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps, fused=fused or None
@@ -86,5 +86,5 @@ def require_weights(towers: nn.Module, multipliers: Mapping[str, float]) -> None
         if not any(f"{name}.".startswith(f"{start}.") for name in names):
             known = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
             raise ParamsError(
-                f"train.optimizer.multipliers: no weight's name begins with {start!r}; they begin with {known}"
+                f"no weight's name begins with {start!r}; they begin with {known}", key="train.optimizer.multipliers"
             )

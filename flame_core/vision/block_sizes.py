@@ -71,12 +71,13 @@ def require_sizes(backbone: Any, sizes: SizesParams) -> None:
         ParamsError: names the first size that does not fit.
     """
     if reason := why_not_plain(backbone):
-        raise ParamsError(f"train.model.sizes: {reason}")
+        raise ParamsError(reason, key="train.model.sizes")
     whole = sizes_of(backbone)
     for name in ("heads", "intermediate"):
         if (given := len(getattr(sizes, name))) != (depth := len(backbone.blocks)):
             raise ParamsError(
-                f"train.model.sizes.{name} has {given} numbers, the backbone {depth} blocks: give one for each"
+                f"{given} numbers, and the backbone has {depth} blocks: give one for each",
+                key=f"train.model.sizes.{name}",
             )
     pairs = {
         "width": [(sizes.width, whole.width)],
@@ -87,7 +88,7 @@ def require_sizes(backbone: Any, sizes: SizesParams) -> None:
         for wanted, there in each:
             if wanted > there:
                 raise ParamsError(
-                    f"train.model.sizes.{name}: {wanted} of {there} in the backbone: take at most {there}"
+                    f"{wanted} of {there} in the backbone: take at most {there}", key=f"train.model.sizes.{name}"
                 )
 
 

@@ -27,8 +27,9 @@ class FacetTokens(nn.Module):
         if missing or (blocks != "all" and blocks > depth):
             why = f"has no {', '.join(missing)}" if missing else f"has {depth} blocks"
             raise ParamsError(
-                f"train.model.facet_blocks {blocks}: the backbone {type(backbone).__name__} {why}; facet tokens need "
-                "a plain ViT with at least as many blocks"
+                f"{blocks}, and the backbone {type(backbone).__name__} {why}; facet tokens need a plain ViT with at "
+                "least as many blocks",
+                key="train.model.facet_blocks",
             )
         self.tokens = nn.Parameter(torch.empty(facets, backbone.num_features))
         nn.init.trunc_normal_(self.tokens, std=0.02)

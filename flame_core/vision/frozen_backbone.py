@@ -42,8 +42,9 @@ def require_statistics(backbone: nn.Module, recipe: TrainParams) -> None:
     """
     if batch_norms(backbone) and recipe.model.init is None and recipe.inherit is None:
         raise ParamsError(
-            f"train.model.backbone {recipe.model.backbone!r} has batch norms, which keep the statistics that they "
-            "begin with: name trained weights in model.init, or take a backbone with layer norms"
+            f"{recipe.model.backbone!r} has batch norms, which keep the statistics that they begin with: name trained "
+            "weights in model.init, or take a backbone with layer norms",
+            key="train.model.backbone",
         )
 
 
@@ -53,12 +54,13 @@ def _last(backbone: Any, count: int) -> tuple[str, ...]:
     part = next((name for name in _BLOCKS if name in names), None)
     if part is None:
         raise ParamsError(
-            f"train.model.train: it is not known what the blocks of {type(backbone).__name__} are; take all or none"
+            f"it is not known what the blocks of {type(backbone).__name__} are; take all or none",
+            key="train.model.train",
         )
     total = len(getattr(backbone, part))
     if count >= total:
         raise ParamsError(
-            f"train.model.train: last_blocks {count}, and the backbone has {total} {part}; take fewer, or all"
+            f"last_blocks {count}, and the backbone has {total} {part}; take fewer, or all", key="train.model.train"
         )
     behind = names[names.index(part) + 1 :]
     return tuple(f"{name}." for name in [*(f"{part}.{number}" for number in range(total - count, total)), *behind])

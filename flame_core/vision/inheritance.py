@@ -101,7 +101,9 @@ def plan(tower: ImageTower, source: ImageTower, params: InheritParams) -> dict[s
         origins = {name: Origin(name, shape, shape) for name, shape in backbone.items()}
         chosen = list(range(len(getattr(tower.backbone, "blocks", ()))))
         if params.blocks not in ("interval", "first", chosen):
-            raise ParamsError(f"inherit.blocks {params.blocks}: both towers have the same {len(chosen)} blocks")
+            raise ParamsError(
+                f"{params.blocks}, and both towers have the same {len(chosen)} blocks", key="train.inherit.blocks"
+            )
     else:
         chosen = _of_plain_vits(tower, source, params)
         origins = {name: _origin(name, tower, source, chosen, given) for name in backbone}
@@ -119,7 +121,9 @@ def block_numbers(own: int, given: int, blocks: str | Sequence[int]) -> list[int
         ParamsError: there are too few, or `blocks` does not name them.
     """
     if own > given:
-        raise ParamsError(f"inherit: the tower has {own} blocks and its source {given}: take at most {given} (depth)")
+        raise ParamsError(
+            f"the tower has {own} blocks and its source {given}: take at most {given} (depth)", key="train.inherit"
+        )
     if blocks == "first":
         return list(range(own))
     if isinstance(blocks, str):
@@ -148,8 +152,9 @@ def _of_plain_vits(tower: ImageTower, source: ImageTower, params: InheritParams)
         if not plain:
             names = ", ".join(sorted({kind.__name__ for kind in kinds}))
             raise ParamsError(
-                f"inherit: {role} ({names}) cannot be cut, and the two towers differ: only timm's VisionTransformer "
-                "with its plain attention and MLP can be inherited in parts"
+                f"{role} ({names}) cannot be cut, and the two towers differ: only timm's VisionTransformer "
+                "with its plain attention and MLP can be inherited in parts",
+                key="train.inherit",
             )
     return block_numbers(len(tower.backbone.blocks), len(source.backbone.blocks), params.blocks)
 
@@ -157,12 +162,14 @@ def _of_plain_vits(tower: ImageTower, source: ImageTower, params: InheritParams)
 def _origin(name: str, tower: ImageTower, source: ImageTower, chosen: list[int], given: dict[str, Any]) -> Origin:
     """The origin of a weight of a plain ViT, whether or not it is large enough."""
     if not _KNOWN.fullmatch(name):
-        raise ParamsError(f"inherit: it is not known how {name} is inherited")
+        raise ParamsError(f"it is not known how {name} is inherited", key="train.inherit")
     own = tuple(tower.state_dict()[name].shape)
     block = re.match(r"backbone\.blocks\.(\d+)\.(.*)", name)
     there = f"backbone.blocks.{chosen[int(block[1])]}.{block[2]}" if block else name
     if there not in given:
-        raise ParamsError(f"inherit: {name} has no source: that model has no {there}; take the same architecture")
+        raise ParamsError(
+            f"{name} has no source: that model has no {there}; take the same architecture", key="train.inherit"
+        )
     whole = given[there]
     if block and block[2].startswith("attn.qkv."):
         ours, theirs = (t.backbone.blocks[int(i)].attn for t, i in ((tower, block[1]), (source, chosen[int(block[1])])))
@@ -198,18 +205,22 @@ def _of_head(own: dict[str, Any], given: dict[str, Any], projector: bool) -> dic
             )
             origins[name] = Origin(name, tuple(whole), tuple(part))
             if name.startswith("projector.block.") and own[name] != given[name]:
-                raise ParamsError("inherit: a lexical head is not inherited in parts: set inherit.projector to false")
+                raise ParamsError(
+                    "a lexical head is not inherited in parts: set inherit.projector to false", key="train.inherit"
+                )
             if name.startswith("projector.") and own[name][:1] != given[name][:1]:
                 raise ParamsError(
-                    f"inherit: {name} has {own[name][0]} dimensions and its source {given[name][0]}, so the texts' "
-                    "spaces differ: set inherit.projector to false"
+                    f"{name} has {own[name][0]} dimensions and its source {given[name][0]}, so the texts' "
+                    "spaces differ: set inherit.projector to false",
+                    key="train.inherit",
                 )
         elif name.startswith("facet_tokens."):
             origins[name] = Origin(NEW)
         else:
             raise ParamsError(
-                f"inherit: {name} has no source, because the heads differ: take the model.head of that model, or set "
-                "inherit.projector to false"
+                f"{name} has no source, because the heads differ: take the model.head of that model, or set "
+                "inherit.projector to false",
+                key="train.inherit",
             )
     return origins
 
@@ -229,8 +240,9 @@ def _require_alike(tower: ImageTower, source: ImageTower, chosen: list[int]) -> 
     if _moments(tower) != _moments(source):
         ours, given = ("timm" if each.own_pixels else "clip" for each in (tower, source))
         raise ParamsError(
-            f"inherit: the tower normalises pixels otherwise than its source (model.pixels {ours}, and there {given}): "
-            "take the same"
+            f"the tower normalises pixels otherwise than its source (model.pixels {ours}, and there {given}): "
+            "take the same",
+            key="train.inherit",
         )
     theirs = dict(source.backbone.named_modules())
     for name, module in tower.backbone.named_modules():
@@ -240,19 +252,26 @@ def _require_alike(tower: ImageTower, source: ImageTower, chosen: list[int]) -> 
             continue
         if name.endswith(".act") and type(module) is not type(other):
             one, two = type(module).__name__, type(other).__name__
-            raise ParamsError(f"inherit: backbone.{name} is {one}, and in its source {two}: take the same act_layer")
+            raise ParamsError(
+                f"backbone.{name} is {one}, and in its source {two}: take the same act_layer", key="train.inherit"
+            )
         if (ours := getattr(module, "eps", None)) != (given := getattr(other, "eps", None)) and None not in (
             ours,
             given,
         ):
-            raise ParamsError(f"inherit: backbone.{name} has eps {ours:g}, and its source {given:g}: take the same")
+            raise ParamsError(
+                f"backbone.{name} has eps {ours:g}, and its source {given:g}: take the same", key="train.inherit"
+            )
         if (ours := getattr(module, "head_dim", None)) != (given := getattr(other, "head_dim", None)):
             raise ParamsError(
-                f"inherit: a head of the tower has {ours} dimensions and one of its source {given}: set num_heads of "
-                f"backbone_options so that embed_dim / num_heads is {given}"
+                f"a head of the tower has {ours} dimensions and one of its source {given}: set num_heads of "
+                f"backbone_options so that embed_dim / num_heads is {given}",
+                key="train.inherit",
             )
     if getattr(tower.backbone, "no_embed_class", False) != getattr(source.backbone, "no_embed_class", False):
-        raise ParamsError("inherit: no_embed_class of backbone_options differs from the source's: take the same")
+        raise ParamsError(
+            "no_embed_class of backbone_options differs from the source's: take the same", key="train.inherit"
+        )
 
 
 def _moments(tower: ImageTower) -> list[list[float]]:
@@ -271,8 +290,9 @@ def _require_all_fit(origins: dict[str, Origin]) -> None:
         name, origin = next(iter(large.items()))
         others = f" and {len(large) - 1} more weights" if len(large) > 1 else ""
         raise ParamsError(
-            f"inherit: the tower is larger than its source: {name} is {_by(origin.part)}, and there is "
-            f"{_by(origin.whole)}{others}: take smaller backbone_options, or a larger source"
+            f"the tower is larger than its source: {name} is {_by(origin.part)}, and there is "
+            f"{_by(origin.whole)}{others}: take smaller backbone_options, or a larger source",
+            key="train.inherit",
         )
 
 
@@ -283,7 +303,9 @@ def _require_all_used(origins: dict[str, Origin], given: dict[str, Any], chosen:
         block = re.match(r"backbone\.blocks\.(\d+)\.", name)
         left_out = block is not None and int(block[1]) not in chosen
         if name not in used and not left_out and not _MAY_STAY.match(name):
-            raise ParamsError(f"inherit: the source has {name}, which the tower lacks: take the same architecture")
+            raise ParamsError(
+                f"the source has {name}, which the tower lacks: take the same architecture", key="train.inherit"
+            )
 
 
 def _resampled(weight: Tensor, name: str, tower: ImageTower, source: ImageTower) -> Tensor:

@@ -108,8 +108,9 @@ def load_initial_weights(backbone: nn.Module, folder: Path, head: nn.Linear | No
     weights = load_file(folder / HEAD)
     if (rows := len(weights["weight"])) != head.out_features:
         raise ParamsError(
-            f"train.model.head linear: the head of {_KEY} gives {rows} numbers, and the texts have "
-            f"{head.out_features}: set text_projection.dim to {rows}"
+            f"linear, and the head of {_KEY} gives {rows} numbers, the texts {head.out_features}: set "
+            f"text_projection.dim to {rows}",
+            key="train.model.head",
         )
     with torch.no_grad():
         head.weight.copy_(weights["weight"])
@@ -263,7 +264,7 @@ def _of_timm(init: InitParams) -> _Found:
 
     name = init.place
     if not timm.is_model(name.partition(".")[0]):
-        raise ParamsError(f"{_KEY}.source {init.source}: timm has no such model; timm.list_pretrained() lists all")
+        raise ParamsError(f"timm has no model {init.source}; timm.list_pretrained() lists all", key=f"{_KEY}.source")
     try:
         model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm and the hub raise many kinds; all mean that there are no weights

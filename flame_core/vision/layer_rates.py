@@ -22,8 +22,9 @@ def layer_rates(backbone: Any, decay: float) -> dict[str, float]:
 
     if not hasattr(backbone, "group_matcher"):
         raise ParamsError(
-            f"train.optimizer.layer_decay: timm does not know the layers of {type(backbone).__name__}; take "
-            "optimizer.multipliers, which go by the names of weights"
+            f"timm does not know the layers of {type(backbone).__name__}; take "
+            "optimizer.multipliers, which go by the names of weights",
+            key="train.optimizer.layer_decay",
         )
     layers: dict[str, Any] = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
     last = max(layers.values())

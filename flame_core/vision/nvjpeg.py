@@ -35,13 +35,13 @@ def require_gpu(decoder: str, device: str) -> None:
         return
     if device != "cuda":
         raise ParamsError(
-            "train.decoder nvjpeg decodes on a GPU, and this training runs on a CPU: set train.decoder to torchvision"
+            "nvjpeg decodes on a GPU, and this training runs on a CPU: set it to torchvision", key="train.decoder"
         )
     try:
         from torchvision.io import decode_jpeg  # noqa: F401
     except ImportError as error:
         raise ParamsError(
-            f"train.decoder nvjpeg needs torchvision's decode_jpeg ({error}): set train.decoder to torchvision"
+            f"nvjpeg needs torchvision's decode_jpeg ({error}): set it to torchvision", key="train.decoder"
         ) from error
 
 

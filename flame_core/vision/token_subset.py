@@ -29,8 +29,9 @@ def embedded(backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Ten
     """
     if keep is not None and (missing := missing_parts(backbone)):
         raise ParamsError(
-            f"train.model: the backbone {type(backbone).__name__} has no {', '.join(missing)}; leaving patches out "
-            "needs a plain ViT"
+            f"the backbone {type(backbone).__name__} has no {', '.join(missing)}; leaving patches out "
+            "needs a plain ViT",
+            key="train.model",
         )
     x = backbone._pos_embed(backbone.patch_embed(pictures))  # [B, P + N, C]
     if keep is not None:

@@ -63,8 +63,9 @@ class ImageTower(nn.Module):
             self.backbone.set_grad_checkpointing(True)
         if params.reads_class_token and getattr(self.backbone, "cls_token", None) is None:
             raise ParamsError(
-                f"train.model.head {params.head}: the backbone {type(self.backbone).__name__} has no class token; take "
-                "another, or head pooled"
+                f"{params.head}, and the backbone {type(self.backbone).__name__} has no class token; take another, or "
+                "head pooled",
+                key="train.model.head",
             )
         self._head, self._reads_class_token = params.head, params.reads_class_token
         self.projector = _head(params, self.backbone.num_features, hidden, words)
@@ -229,12 +230,14 @@ def create_backbone(params: ModelParams) -> nn.Module:
         foreign = "unexpected keyword argument" in str(error)
         advice = ". An option that is for another backbone goes if it is null: {img_size: null}" if foreign else ""
         raise ParamsError(
-            f"train.model: timm cannot make {params.backbone!r} with {params.backbone_options} "
-            f"for pictures of {params.image_size} px: {error}{advice}"
+            f"timm cannot make {params.backbone!r} with {params.backbone_options} "
+            f"for pictures of {params.image_size} px: {error}{advice}",
+            key="train.model",
         ) from error
     if not (isinstance(tokens, Tensor) and tokens.ndim == 3 and tokens.shape[-1] == backbone.num_features):
         raise ParamsError(
-            f"train.model.backbone {params.backbone!r} returns neither tokens [B, T, C] nor a feature map; take a ViT"
+            f"{params.backbone!r} returns neither tokens [B, T, C] nor a feature map; take a ViT",
+            key="train.model.backbone",
         )
     backbone.uncut = None if why_not_plain(backbone) else sizes_of(backbone)
     if params.sizes is not None:

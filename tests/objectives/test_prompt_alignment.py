@@ -85,7 +85,7 @@ def test_its_weight_falls_to_zero_over_the_last_steps(tmp_path):
 
 
 def test_what_cannot_be_aligned_is_refused_with_both_numbers(tmp_path):
-    with pytest.raises(ParamsError, match=r"connector.prompts is 5, and the head in .* makes 4 prompts"):
+    with pytest.raises(ParamsError, match=r"connector.prompts: 5, and the head in .* makes 4 prompts"):
         term(tmp_path, setup_with(tmp_path, prompts=5))
     with pytest.raises(ParamsError, match="reads vectors of 12 numbers, and the recipe's texts have 13"):
         term(tmp_path, setup_with(tmp_path, vector=13))

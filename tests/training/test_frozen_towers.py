@@ -102,7 +102,7 @@ def test_a_name_is_whole_between_dots():
 
 def test_nothing_left_to_train():
     params = params_of({"image": 0.0}, objective={"name": "cosine"})
-    with pytest.raises(ParamsError, match="freezes all"):
+    with pytest.raises(ParamsError, match="multipliers: they freeze all"):
         assembled(params).optimizer(params)
 
 

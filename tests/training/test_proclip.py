@@ -114,7 +114,7 @@ def test_other_sizes_than_the_clips_are_told(world):
     other = proclip_recipe(text_projection={"layers": 2, "hidden": 20, "dim": 10})
     with pytest.raises(ParamsError, match=f"set text_projection.dim to {DIM}"):
         assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24, LinkedFolders(inherited=folder, sidecars=sidecars))
-    with pytest.raises(ParamsError, match=f"dim is 10, and the teacher's texts have {DIM} dimensions"):
+    with pytest.raises(ParamsError, match=f"dim: 10, and the teacher's texts have {DIM} dimensions"):
         assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24, LinkedFolders(sidecars=sidecars))
     with pytest.raises(ParamsError, match="no texts of a teacher"):
         assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24)

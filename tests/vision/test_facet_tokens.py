@@ -91,7 +91,7 @@ def test_recomputed_activations_give_the_same_gradients():
 
 
 def test_a_backbone_without_room_for_facet_tokens_is_refused():
-    with pytest.raises(ParamsError, match=r"facet_blocks 4: .*VisionTransformer has 3 blocks"):
+    with pytest.raises(ParamsError, match=r"facet_blocks: 4, .*VisionTransformer has 3 blocks"):
         tower(4)
-    with pytest.raises(ParamsError, match="facet_blocks all: the backbone Linear has no patch_embed"):
+    with pytest.raises(ParamsError, match="facet_blocks: all, and the backbone Linear has no patch_embed"):
         FacetTokens(torch.nn.Linear(2, 2), 2, "all")

@@ -143,7 +143,7 @@ def test_timm_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     layout = Layout(tmp_path, tmp_path)
-    with pytest.raises(ParamsError, match="timm has no such model"):
+    with pytest.raises(ParamsError, match=r"init\.source: timm has no model "):
         fetch_initial_weights(model("timm:efficientnot"), layout)
     with pytest.raises(ResourceError, match=r"cannot be fetched.*without a network, name a file"):
         fetch_initial_weights(model(f"timm:{MAP}.r160_in1k"), layout)

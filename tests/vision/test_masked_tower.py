@@ -124,7 +124,7 @@ def test_a_tower_of_given_sizes_trains():
     [
         ({"width": 49}, {}, r"sizes.width: 49 of 48 in the backbone: take at most 48"),
         ({"heads": [4, 4, 4, 5]}, {}, r"sizes.heads: 5 of 4"),
-        ({"heads": [4, 4]}, {}, r"sizes.heads has 2 numbers, the backbone 4 blocks"),
+        ({"heads": [4, 4]}, {}, r"sizes.heads: 2 numbers, and the backbone has 4 blocks"),
         ({"intermediate": [193] * 4}, {}, r"sizes.intermediate: 193 of 192"),
         ({}, {"scale_attn_norm": True}, "a gate or a norm inside attention or MLP"),
     ],

@@ -115,7 +115,7 @@ def test_draws_are_those_of_the_other_decoders():
 def test_without_a_gpu_it_says_what_to_set():
     require_gpu("torchvision", "cpu")
     require_gpu("nvjpeg", "cuda")
-    with pytest.raises(ParamsError, match=r"train\.decoder nvjpeg .* set train\.decoder to torchvision"):
+    with pytest.raises(ParamsError, match=r"train\.decoder: nvjpeg .* set it to torchvision"):
         require_gpu("nvjpeg", "cpu")
 
 
@@ -123,9 +123,7 @@ def test_a_torchvision_without_decoders_is_said_before_training(monkeypatch):
     import torchvision.io
 
     monkeypatch.delattr(torchvision.io, "decode_jpeg")
-    with pytest.raises(
-        ParamsError, match=r"train\.decoder nvjpeg needs .*decode_jpeg.* set train\.decoder to torchvision"
-    ):
+    with pytest.raises(ParamsError, match=r"train\.decoder: nvjpeg needs .*decode_jpeg.* set it to torchvision"):
         require_gpu("nvjpeg", "cuda")
 
 
