@@ -30,7 +30,7 @@ import yaml
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError
 from flame_core.files.disk_errors import clear_disk_errors
-from flame_core.files.whole_folders import publish, scratch, scratch_below, settle
+from flame_core.files.whole_folders import publish, replace_folder, scratch, scratch_below, settle
 from flame_core.names import folders_of, shown, stays_inside
 from flame_core.reporting import progress
 from flame_core.verification import hashing_threads, write_digests
@@ -198,9 +198,9 @@ def gather(
 ) -> None:
     """Fill the folder `out` with hard links to `files` (relative name -> unit file) and small new files `texts`.
 
-    The folder is built elsewhere and renamed, so `out` is never incomplete: under `state`, or beside `out` if that is
-    on another file system (files are then copied). Its `digests.json` records all files; it takes digests in `sha256`
-    {relative name: digest} as given and reads the other files.
+    The folder is built elsewhere and takes the place of the last one, so `out` is never incomplete: under `state`, or
+    beside `out` if that is on another file system (files are then copied). Its `digests.json` records all files; it
+    takes digests in `sha256` {relative name: digest} as given and reads the other files.
 
     Raises:
         InputError: a name leads out of `out`, or is another file's folder; nothing is written.
@@ -222,9 +222,7 @@ def gather(
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         write_digests(new, sha256)
-        if out.exists():
-            out.rename(root / "old")
-        new.rename(out)
+        replace_folder(new, out, root / "old")
 
 
 def _require_places(out: Path, names: set[str]) -> None:

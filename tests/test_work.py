@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
+from flame_core.files import whole_folders
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import node_id, scratch, scratch_below
 from flame_core.work import UnitRecord, WorkCache, gather
@@ -253,6 +255,41 @@ def test_many_compute_units_of_a_stage_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(compute, range(200)))
     assert set((tmp_path / "embed").iterdir()) == folders and len(folders) == 200
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_out_is_there_whenever_its_replacement_is_killed(tmp_path, monkeypatch, step):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    if not whole_folders._exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system does not exchange names")
+    out, steps = tmp_path / "data/out", iter(range(1, 100))
+    gather(out, tmp_path, {}, {"file": b"old"})
+
+    def dying(move):
+        def moved(*arguments):
+            done = move(*arguments)
+            if next(steps) == step:
+                raise KeyboardInterrupt
+            return done
+
+        return moved
+
+    monkeypatch.setattr(Path, "rename", dying(Path.rename))
+    monkeypatch.setattr(whole_folders, "_exchange", dying(whole_folders._exchange))
+    with suppress(KeyboardInterrupt):
+        gather(out, tmp_path, {}, {"file": b"new"})
+    assert next(steps) > 1
+    assert (out / "file").read_bytes() == b"new"
+
+
+def test_an_out_is_replaced_where_names_are_not_exchanged(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_folders, "_exchange", lambda one, other: False)
+    for content in (b"old", b"new"):
+        gather(tmp_path / "data/out", tmp_path / ".flame", {}, {"file": content})
+    assert (tmp_path / "data/out/file").read_bytes() == b"new"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["out"]
+    assert list((tmp_path / ".flame/gather").iterdir()) == []
 
 
 def test_gather_links_files_and_replaces_the_old_out(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE in Linux's headers
 SCRATCH = ".tmp"  # the folder of `scratch_below`
 _NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
 _TRIES = 100  # to make a folder that other processes keep removing
@@ -129,6 +131,26 @@ def publish(folder: Path, target: Path, *, replace: bool = False) -> None:
             raise
     if place != target:
         settle(target)
+
+
+def replace_folder(folder: Path, target: Path, aside: Path) -> None:
+    """Put a finished folder in the place of `target`, whose last generation lies in `folder` or `aside` afterwards.
+
+    All three are on one file system. Where that can exchange names (Linux's `renameat2`: ext4, XFS, Btrfs, tmpfs), one
+    of both is at `target` at every moment, whenever this process is killed; elsewhere (NFS), neither is for a moment.
+    """
+    if target.exists() and not _exchange(folder, target):
+        target.rename(aside)
+    if not target.exists():
+        folder.rename(target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; False where that cannot be done."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc has it since 2.28
+    if renameat2 is None:
+        return False
+    return renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
 def settle(target: Path) -> None:
