@@ -9,7 +9,7 @@ from configparser import ConfigParser
 from configparser import Error as ConfigError
 from pathlib import Path
 
-from flame_core.dvc_lock import LOCK, out_digests
+from flame_core.dvc_project.recorded import LOCK, out_digests
 
 _DATA = "data"
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from flame_core.dvc_lock import LOCK, out_digests, shared_lock
+from flame_core.dvc_project.recorded import LOCK, out_digests, shared_lock
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.files.whole_files import put
 from flame_core.graph.links import PIPELINE, linked_files, linked_pipeline

@@ -11,7 +11,7 @@ import os
 import subprocess
 from importlib.util import find_spec
 
-from flame_core.dvc_lock import read_lock
+from flame_core.dvc_project.recorded import recorded_stages
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.workspace import environment
@@ -26,7 +26,7 @@ def record_stage(layout: Layout, stage: str) -> bool:
     Raises:
         InputError: DVC refused.
     """
-    if "DVC_STAGE" in os.environ or stage not in read_lock(layout.root) or find_spec("dvc") is None:
+    if "DVC_STAGE" in os.environ or stage not in recorded_stages(layout.root) or find_spec("dvc") is None:
         return False
     from flame_core.dvc_project.stage_processes import COMMAND
 

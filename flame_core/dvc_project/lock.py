@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flame_core.dvc_project.repo import LOCK_FILE, opened, untorn
+from flame_core.dvc_project.recorded import LOCK
+from flame_core.dvc_project.repo import opened, untorn
 from flame_core.dvc_project.whole_files import replace_whole
 
 
@@ -48,7 +49,7 @@ def read_lock(root: Path) -> dict[str, LockedStage]:
 def _read(root: Path) -> dict[str, LockedStage]:
     from dvc.dvcfile import Lockfile
 
-    path = root / LOCK_FILE
+    path = root / LOCK
     if not path.exists():
         return {}
     with opened(root, locked=True) as repo:
@@ -69,7 +70,7 @@ def sort_lock(root: Path) -> None:
     from dvc.repo.reproduce import get_active_graph, plan_repro
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
-    path = root / LOCK_FILE
+    path = root / LOCK
     with opened(root, locked=True) as repo:
         content: Any = parse_yaml_for_update(path.read_text("utf-8"), str(path))
         stages: Any = content.get("stages") or {}

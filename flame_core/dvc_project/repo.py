@@ -14,12 +14,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_core.dvc_project.errors import DvcBusyError, DvcProjectError, located
+from flame_core.dvc_project.recorded import LOCK
 from flame_core.dvc_project.whole_files import edit_held_paths, write_whole
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-LOCK_FILE = "dvc.lock"
 _BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
 _TORN_READS = 20  # attempts, 50 ms apart
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
     except LockError as error:
         raise DvcBusyError(_first_lines(error)) from None
     except DvcException as error:
-        if LOCK_FILE in str(getattr(error, "path", "")):
+        if LOCK in str(getattr(error, "path", "")):
             raise _TornRead(error, root) from None
         raise DvcProjectError(located(error, root)) from None
 
@@ -181,14 +181,14 @@ def require_merged(root: Path) -> None:
         DvcProjectError: names the line, and what to do.
     """
     try:
-        lines = (root / LOCK_FILE).read_text("utf-8").splitlines()
+        lines = (root / LOCK).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return
     for number, line in enumerate(lines, 1):
         if line.startswith("<<<<<<< "):
             raise DvcProjectError(
-                f"{LOCK_FILE}, line {number}: a merge left a conflict here: take one side as a whole "
-                f"(`git checkout --ours {LOCK_FILE}`, or `--theirs`), then `dvc checkout`; stages that the merged "
+                f"{LOCK}, line {number}: a merge left a conflict here: take one side as a whole "
+                f"(`git checkout --ours {LOCK}`, or `--theirs`), then `dvc checkout`; stages that the merged "
                 "params or recipes change run again"
             )
 
@@ -205,6 +205,6 @@ def untorn(read: Callable[[], T]) -> T:
     except _TornRead as torn:
         require_merged(torn.root)
         raise DvcProjectError(
-            f"{LOCK_FILE} cannot be read: {torn}. Restore it from version control, or delete it: stages then run "
+            f"{LOCK} cannot be read: {torn}. Restore it from version control, or delete it: stages then run "
             "again, or are taken from DVC's cache"
         ) from None

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
-from flame_core.dvc_lock import LOCK
+from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.files.whole_folders import alone, scratch
 from flame_core.forgetting.finding import Found, find, note_vectors

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flame_core.data.shards import INDEX
-from flame_core.dvc_lock import read_lock
+from flame_core.dvc_project.recorded import recorded_stages
 from flame_core.errors import ComputationError, FlameError
 from flame_core.files.whole_files import put
 from flame_core.forgetting.finding import find_samples
@@ -60,7 +60,7 @@ def _rebuild_workspace(opened: Layout) -> None:
 
 def _rebuild(params: Params, layout: Layout) -> None:
     """Write `data/raw` and `data/shards` again if they are there, by DVC if it made them."""
-    if "ingest" in read_lock(layout.root) and find_spec("dvc") is not None:
+    if "ingest" in recorded_stages(layout.root) and find_spec("dvc") is not None:
         from flame_core.repro.run import reproduce
 
         if code := reproduce(layout.root, ["ingest"]):

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from flame_core.dvc_lock import LOCK, out_digests
+from flame_core.dvc_project.recorded import LOCK, out_digests
 from flame_core.errors import ResourceError
 from flame_core.git import git
 from flame_core.layout import Layout

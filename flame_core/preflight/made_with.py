@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from flame_core.dvc_lock import read_lock
+from flame_core.dvc_project.recorded import recorded_stages
 from flame_core.layout import Layout
 from flame_core.params import IngestParams, LLMParams, Params, Source
 
@@ -17,7 +17,7 @@ class MadeWith:
     """Compares the params of finished stages with those of now."""
 
     def __init__(self, params: Params, layout: Layout) -> None:
-        stages = read_lock(layout.root)
+        stages = recorded_stages(layout.root)
         self._params = params
         self._fetched, self._llm = (_recorded(stages.get(name)) for name in ("download", "fetch_llm"))
         of_ingest = _recorded(stages.get("ingest"))

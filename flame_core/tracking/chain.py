@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flame_core.dvc_lock import LOCK
+from flame_core.dvc_project.recorded import LOCK
 from flame_core.layout import Layout
 from flame_core.tracking.outs import find_bytes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
-from flame_core.dvc_lock import out_digests
+from flame_core.dvc_project.recorded import out_digests
 from flame_core.errors import InputError, ResourceError
 from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout

@@ -19,7 +19,7 @@ from typing import Any
 
 from flame_core import gates
 from flame_core.digest import file_sha256, value_digest
-from flame_core.dvc_lock import LOCK
+from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import InputError
 from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
-from flame_core.dvc_lock import out_digests
+from flame_core.dvc_project.recorded import out_digests
 from flame_core.graph.link_contents import MODELS, link_contents
 from flame_core.graph.links import links
 from flame_core.layout import Layout

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from flame_core.dvc_lock import LOCK, out_digests
+from flame_core.dvc_project.recorded import LOCK, out_digests
 from flame_core.files.whole_folders import scratch_below
 from flame_core.layout import Layout
 from flame_core.tracking.dvc_settings import copy_dvc_settings, dvc_output

@@ -23,7 +23,7 @@ from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import SPLITS, read_chosen, read_index
 from flame_core.data.sources.listing import SOURCE
 from flame_core.digest import file_sha256, value_digest
-from flame_core.dvc_lock import LOCK, out_digests, read_lock
+from flame_core.dvc_project.recorded import LOCK, out_digests, recorded_stages
 from flame_core.errors import ResourceError
 from flame_core.git import git
 from flame_core.layout import Layout
@@ -54,7 +54,7 @@ def git_state(project: Path) -> dict[str, str]:
 
 def files(layout: Layout) -> list[Path]:
     """The files that a run keeps of its project: its params, and `dvc.lock` if that can be read (it says so if not)."""
-    lock = [layout.root / LOCK] if read_lock(layout.root) else []
+    lock = [layout.root / LOCK] if recorded_stages(layout.root) else []
     return [path for path in (layout.params, *lock) if path.is_file()]
 
 

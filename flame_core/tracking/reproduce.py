@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.digest import file_sha256
-from flame_core.dvc_lock import LOCK
+from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.files.whole_folders import alone
 from flame_core.git import git

@@ -51,7 +51,7 @@ class AdaptedSamples:
     def read(self, samples: Sequence[Drawn]) -> Tensor:
         """Token ids [B, K, L] of the drawn captions, padded with `PAD` behind to the longest."""
         texts = self._captions.of(samples)
-        return padded([self._tokens.encode(text).ids for text in texts]).unflatten(0, (len(samples), -1))
+        return padded([each.ids for each in self._tokens.encode_all(texts)]).unflatten(0, (len(samples), -1))
 
     def encoder(self) -> AdaptedLLM:
         """The LLM with adapters that change nothing yet."""

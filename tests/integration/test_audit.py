@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from flame_core.dvc_lock import out_digests
+from flame_core.dvc_project.recorded import out_digests
 from flame_core.tracking.listings import folder_md5, read_listing
 from flame_core.tracking.promotion import PREVIOUS, REASON, TABLE, VERDICT
 from flame_core.tracking.store import open_client

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from flame_core.dvc_lock import read_lock
+from flame_core.dvc_project.recorded import recorded_stages
 from flame_core.layout import Layout
 from tests.integration.conftest import Project
 from tests.orchestration.ui import browser
@@ -71,7 +71,7 @@ def test_from_the_champion_to_the_digests_of_its_data_and_its_dagster_run(opened
     tab.wait_for_text("Origin", 120)
     assert opened.run in opened.tab.wait(f"{LINKS}.find(href => href.startsWith('{opened.dagster}/runs/'))")
     opened.follow("#/experiments/1/runs/")
-    for stage in read_lock(project.root)["train@flame"]["deps"]:
+    for stage in recorded_stages(project.root)["train@flame"]["deps"]:
         if stage["path"].endswith("/train"):
             tab.wait_for_text(stage["md5"], 120)
     opened.follow(f"{opened.dagster}/runs/")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_core import dvc_lock
+from flame_core.dvc_project import recorded
 from flame_core.layout import Layout
 from flame_core.tracking import provenance
 
@@ -21,7 +21,7 @@ from flame_core.tracking import provenance
 def test_a_lock_that_a_merge_left_in_conflict_replaces_none_that_was_recorded(
     tmp_path: Path, lock: str, kept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dvc_lock.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(recorded.time, "sleep", lambda seconds: None)
     (tmp_path / "params.yaml").touch()
     (tmp_path / "dvc.lock").write_text(lock)
     assert [path.name for path in provenance.files(Layout.find(tmp_path))] == kept

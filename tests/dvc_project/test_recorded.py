@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flame_core import dvc_lock
+from flame_core.dvc_project import recorded
 
 LOCK = "schema: '2.0'\nstages:\n  ingest:\n    cmd: flame ingest\n    outs:\n    - {path: data/shards, md5: abc.dir}\n"
 
@@ -22,13 +22,13 @@ LOCK = "schema: '2.0'\nstages:\n  ingest:\n    cmd: flame ingest\n    outs:\n   
     ],
 )
 def test_the_digests_of_outs(tmp_path, monkeypatch, content, found):
-    monkeypatch.setattr(dvc_lock.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(recorded.time, "sleep", lambda seconds: None)
     (tmp_path / "dvc.lock").write_bytes(content)
-    assert dvc_lock.out_digests(tmp_path) == found
+    assert recorded.out_digests(tmp_path) == found
 
 
 def test_a_lock_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(dvc_lock.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(recorded.time, "sleep", lambda seconds: None)
     (tmp_path / "dvc.lock").mkdir()
-    assert dvc_lock.out_digests(tmp_path) == {}
+    assert recorded.out_digests(tmp_path) == {}
     assert "dvc.lock is damaged or cannot be read" in caplog.text

@@ -1,6 +1,6 @@
-"""What `dvc.lock` records: the stages as they last ran, and their outs by digest.
+"""What `dvc.lock` records: the stages as they last ran, and their outs by digest; read without DVC and its locks.
 
-DVC rewrites the file in place, so an incomplete read is tried again.
+DVC rewrites the file in place, so an incomplete read is tried again. `lock.py` reads it under DVC's lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ABSENT = object()
 log = logging.getLogger(__name__)
 
 
-def read_lock(root: Path) -> dict[str, Any]:
+def recorded_stages(root: Path) -> dict[str, Any]:
     """The stages of `dvc.lock`; {} if there is none (a stage was run without DVC)."""
     for _ in range(_TRIES):
         try:
@@ -37,7 +37,7 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 def out_digests(root: Path) -> dict[str, str]:
     """{path of an out: DVC's digest} of every stage in `dvc.lock`, without damaged entries."""
-    stages = [stage for stage in read_lock(root).values() if isinstance(stage, dict)]
+    stages = [stage for stage in recorded_stages(root).values() if isinstance(stage, dict)]
     outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
     pairs = [(out.get("path"), out.get("md5")) for out in outs]
     return {path: digest for path, digest in pairs if isinstance(path, str) and isinstance(digest, str)}
@@ -61,7 +61,7 @@ def shared_lock(project: Path, root: Path, stages: Collection[str]) -> bytes | N
     try:
         shared = {
             name: entry
-            for name, entry in read_lock(project).items()
+            for name, entry in recorded_stages(project).items()
             if name.partition("@")[0] in stages
             and all(_same(_params(root / file), values) for file, values in (entry.get("params") or {}).items())
         }
