@@ -34,7 +34,7 @@ class HeldOut:
     Attributes:
         written: per picture.
         loss: mean nats per token of a reference caption behind the prompts of its picture.
-        loss_of_others: the same behind the prompts of the next picture; not larger if pictures are not looked at.
+        loss_of_others: the same behind the prompts of the picture before; not larger if pictures are not looked at.
         bleu: BLEU-4 of all texts together.
     """
 

@@ -76,7 +76,7 @@ class PromptsParams(Section):
     batch_size: int = Field(default=64, ge=2, description="captions of a step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of the prompt head; cosine to 0")
     warmup_steps: int = Field(default=50, ge=0, description="in which the learning rate rises from 0")
-    weight_decay: float = Field(default=0.05, ge=0, description="of AdamW")
+    weight_decay: float = Field(default=0.05, ge=0, description="of AdamW; weights of one dimension have none")
     held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the captions that are not learned")
     written: Positive = Field(default=100, description="held-out captions that the LLM writes at the end, at most")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of first weights and the order of captions")

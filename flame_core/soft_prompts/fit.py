@@ -61,7 +61,7 @@ class Fit:
         if params.encoder is None:
             model.head.standardise(standard(self.sentences, _STANDARD, params.seed))
         model.to(self.llm.device)
-        optimizer = torch.optim.AdamW(self._groups(model), weight_decay=params.weight_decay)
+        optimizer = torch.optim.AdamW(self._groups(model))
         with memory_advice(f"set prompts.batch_size (now {params.batch_size}) to less"):
             metrics = take_steps(
                 model,
@@ -88,14 +88,20 @@ class Fit:
         return vectors, captions
 
     def _groups(self, model: Autoencoder) -> list[dict[str, Any]]:
-        """Weights by their highest learning rate."""
+        """Weights by their highest learning rate; of these only matrices decay, and not the temperature or a norm."""
         encoder = list(model.encoder.parameters()) if model.encoder else []
         of_encoder = set(map(id, encoder))
         rest = [weight for weight in model.parameters() if id(weight) not in of_encoder]
-        groups = [{"params": rest, "multiplier": self.params.learning_rate}]
-        return groups + (
-            [{"params": encoder, "multiplier": self.params.encoder.learning_rate}] if self.params.encoder else []
-        )
+        of_both = [(rest, self.params.learning_rate)]
+        of_both += [(encoder, self.params.encoder.learning_rate)] if self.params.encoder else []
+        return [
+            {"params": own, "multiplier": rate, "weight_decay": decay}
+            for weights, rate in of_both
+            for own, decay in (
+                ([weight for weight in weights if weight.ndim > 1], self.params.weight_decay),
+                ([weight for weight in weights if weight.ndim <= 1], 0.0),
+            )
+        ]
 
     def _step(self, model: Autoencoder, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
         with seeded(self.params.seed * _STEPS_PER_SEED + step + 1):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SOURCE = "source.json"
 LICENCE = "licence"  # in it: that of the weights, if it has terms of its own
+FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")  # names of it in decoders of transformers
 log = logging.getLogger(__name__)
 
 
@@ -113,7 +114,7 @@ def load_cuts(
     if adapter is not None:
         adapter.merge(model)
     depth = max(cut.layer for cut in cuts)
-    norm = next((name for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f") if hasattr(model, name)), "")
+    norm = next((name for name in FINAL_NORMS if hasattr(model, name)), "")
     if not norm:
         raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {depth} cannot be read")
     if any(cut.layer < depth for cut in cuts) and not isinstance(getattr(model, "layers", None), nn.ModuleList):

@@ -108,7 +108,7 @@ def test_a_head_that_does_not_fit_is_refused_before_the_first_step(world, folder
     params, layout = world
     llm = json.loads((folders / "config.json").read_text())["llm"]
     for head, refused, message in (
-        ({"prompts": 6}, ParamsError, r"connector.prompts is 4, and the head in .* makes 6 prompts: set it to 6"),
+        ({"prompts": 6}, ParamsError, r"connector.prompts: 4, and the head in .* makes 6 prompts: set it to 6"),
         ({"llm": "b" * 64}, InputError, "these prompts are for tiny .* and the LLM is tiny"),
         ({"vector": 32}, ParamsError, "reads vectors of 32 numbers, and the recipe's texts have 64"),
         (
