@@ -19,10 +19,10 @@ def failed_checks(
         layout: of the run.
         recipes: models and reports of others are old, and left out.
         since: only outs that were written after this time, in seconds since the epoch.
-        optional: outs of the stages that params have sections for; those of others are old, too.
+        optional: outs of the stages that params have sections for, and of a project's own; others may be old.
     """
     found: list[tuple[Path, gates.Check]] = []
-    for out in _outs(layout, recipes, optional):
+    for out in dict.fromkeys(_outs(layout, recipes, optional)):  # each once
         file = out / gates.CHECKS
         try:
             if file.stat().st_mtime >= since:

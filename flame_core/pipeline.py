@@ -14,7 +14,8 @@ from pathlib import Path
 
 from flame_core.errors import InputError, ParamsError
 from flame_core.failed_checks import show_failed_checks
-from flame_core.graph.links import links, require_links, require_stages
+from flame_core.graph.links import PIPELINE, links, require_links, require_stages, stages_of
+from flame_core.graph.own_stages import own_outs
 from flame_core.graph.section_stages import section_stages
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
@@ -56,6 +57,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     start = time.time() if targets else 0.0
     code = _look_again(layout, resolved.params, targets) or reproduce(layout.root, targets)
     outs = [layout.root / out for stage in section_stages(layout, resolved.params).values() for out in stage["outs"]]
+    outs += [layout.root / out for out in own_outs(stages_of(layout.root / PIPELINE))]
     advised = code == 0  # the stage that failed has told more
     show_failed_checks(layout, resolved.params.recipes, start, optional=outs, advised=advised)
     if in_workspace and code == 0:

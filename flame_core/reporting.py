@@ -117,11 +117,11 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     pipes.send(values)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows to standard output."""
-    rows = list(rows)
-    print_table(Console(), title, columns, rows)
-    pipes.send({title: pipes.table(columns, rows)})
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows to standard output; cells are shown as `str` gives them."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    print_table(Console(), title, columns, texts)
+    pipes.send({title: pipes.table(columns, texts)})
 
 
 def picture(name: str, make: Callable[[], bytes], kind: Literal["png", "jpeg", "svg+xml"]) -> None:

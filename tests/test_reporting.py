@@ -21,6 +21,16 @@ def test_facts_and_tables_mark_nothing_up(capsys, monkeypatch):
     assert shown.err.count(MARK) + shown.out.count(MARK) == 6
 
 
+def test_cells_that_are_no_texts_are_shown_as_texts(capsys, monkeypatch):
+    """As a stage of a user's own gives them, whose script no type checker has seen."""
+    sent = {}
+    monkeypatch.setattr(reporting.pipes, "send", sent.update)
+    reporting.table("words", ["word", "times"], [("a", 57), (None, 0.5)])
+    assert "57" in capsys.readouterr().out
+    records = sent["words"]["raw_value"]["records"]
+    assert records == [{"word": "a", "times": "57"}, {"word": "None", "times": "0.5"}]
+
+
 LONG = "/home/ada/" + "a-rather-long-name/" * 6 + "report.html"
 
 

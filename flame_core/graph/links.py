@@ -88,7 +88,7 @@ def require_stages(layout: Layout, targets: Sequence[str]) -> None:
     Raises:
         ParamsError: names the target, and all stages.
     """
-    stages = _stages(layout.root / PIPELINE)
+    stages = stages_of(layout.root / PIPELINE)
     for target in targets:
         path = "/" in target or ":" in target or (layout.root / target).exists()
         known = path or target.partition("@")[0] in stages
@@ -187,7 +187,7 @@ def _as_written(pipeline: Path) -> dict[str, Any]:
     return stages if isinstance(stages, dict) else {}
 
 
-def _stages(pipeline: Path) -> dict[str, Any]:
+def stages_of(pipeline: Path) -> dict[str, Any]:
     """The stages of a `dvc.yaml`; none of a broken one, of which DVC tells the line."""
     try:
         return _as_written(pipeline)

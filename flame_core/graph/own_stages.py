@@ -1,4 +1,4 @@
-"""What stages of the project's own read: their scripts and tables, which a run in another folder needs as well.
+"""What stages of the project's own make, and what they read: scripts and tables, which a run elsewhere needs too.
 
 A project may add stages to `dvc.yaml`. Their commands name files from the folder of the run, so a workspace and a
 reproduction have links to those of the project.
@@ -31,6 +31,18 @@ def link_inputs(stages: Mapping[str, Any], root: Path, *sources: Path) -> None:
             with suppress(FileNotFoundError):
                 link.unlink()
             link.symlink_to(target.resolve())
+
+
+def own_outs(stages: Mapping[str, Any]) -> list[str]:
+    """Outs below the run of stages whose command is no `flame`; those with `${item}` are left out."""
+    found: list[str] = []
+    for stage in stages.values():
+        commands = stage.get("cmd", ()) if isinstance(stage, dict) else ()  # a stage with `foreach` has none by itself
+        lines = [commands] if isinstance(commands, str) else list(commands)
+        if any(not line.startswith("flame ") for line in lines):
+            named = [str(name) for out in stage.get("outs") or () for name in ([out] if isinstance(out, str) else out)]
+            found += [name for name in named if "${" not in name and not {"/", ".."} & set(PurePosixPath(name).parts)]
+    return found
 
 
 def _named(stages: Mapping[str, Any]) -> Iterator[str]:

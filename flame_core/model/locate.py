@@ -18,7 +18,7 @@ from flame_core import gates
 from flame_core.absent_outs import absent
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
-from flame_core.layout import Layout
+from flame_core.layout import Layout, is_root
 from flame_core.measuring.text_side import side_in
 from flame_core.model.loaded import Model, Parts
 from flame_core.model_files import CONFIG, WEIGHTS
@@ -56,9 +56,12 @@ def find_model(name: str | os.PathLike[str], project: str | os.PathLike[str] | N
     if (folder / SERVING).is_file():
         return _packaged(named, folder, layout)
     if not (folder / WEIGHTS).is_file():
+        lost = (
+            "" if is_root(layout.root) else f"; {layout.root} is no project, so name the model's (in Python: project=)"
+        )
         raise InputError(
             f"{named!r} is not a model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the "
-            f"folder of a model, such as data/models/flame ({absent(folder / WEIGHTS)})"
+            f"folder of a model, such as data/models/flame ({absent(folder / WEIGHTS)}){lost}"
         )
     own = Layout.find(folder.parents[2]) if len(folder.parents) > 2 else layout
     if own.model(folder.name).resolve() != folder.resolve() or not own.params.is_file():

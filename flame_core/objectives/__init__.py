@@ -59,6 +59,18 @@ def term_classes() -> dict[str, type[Term]]:
     }
 
 
+def term_class(params: ObjectiveParams) -> type[Term]:
+    """The term that these params are of.
+
+    Raises:
+        ParamsError: `term_classes` lacks it.
+    """
+    found = term_classes().get(params.name)
+    if found is None:
+        raise ParamsError(f"the loss {params.name} has params, but no class in {__name__}.term_classes: add it there")
+    return found
+
+
 def create_objective(params: TrainParams, setup: Setup) -> Objective:
     """The objective of a recipe: its `objective` and its `terms`."""
     from flame_core.objectives.objective import Objective
@@ -71,25 +83,25 @@ def create_objective(params: TrainParams, setup: Setup) -> Objective:
         teacher = open_teacher(setup.teacher)
         require_teacher(teacher, reads, setup.tower)
         setup = replace(setup, taught=teacher.sizes)
-    terms = {each.name: term_classes()[each.name](each, setup) for each in _all_terms(params)}
+    terms = {each.name: term_class(each)(each, setup) for each in _all_terms(params)}
     return Objective(terms, teacher, reads, setup.micro_batch_size)
 
 
 def term_needs(params: TrainParams) -> dict[str, Needs]:
     """What each term of a recipe needs of a step, before anything is built."""
-    return {each.name: term_classes()[each.name].needs(each) for each in _all_terms(params)}
+    return {each.name: term_class(each).needs(each) for each in _all_terms(params)}
 
 
 def term_faults(params: TrainParams, tower: ImageTower) -> Iterator[tuple[str, str]]:
     """(term, why it does not suit the recipe or its tower), which may be without weights."""
     for each in _all_terms(params):
-        if params.teacher is None and term_classes()[each.name].needs(each).taught:
+        if params.teacher is None and term_class(each).needs(each).taught:
             yield (
                 each.name,
                 f"the term {each.name} learns from a teacher, and the recipe names none: write `teacher: {{recipe: "
                 "<name>}` or `teacher: {path: <folder of a model>}` into it",
             )
-        for message in term_classes()[each.name].faults(each, params, tower):
+        for message in term_class(each).faults(each, params, tower):
             yield each.name, f"the term {each.name}: {message}"
 
 

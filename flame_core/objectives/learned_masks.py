@@ -74,7 +74,7 @@ class LearnedMasks(DrawingTerm):
 
     @classmethod
     def faults(cls, params: LearnedMasksParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
-        from flame_core.objectives import term_classes
+        from flame_core.objectives import term_class
 
         if recipe.objective.name == params.name:
             yield "it compares no pictures with texts: name it under terms, beside an objective"
@@ -88,7 +88,7 @@ class LearnedMasks(DrawingTerm):
         if recipe.model.head == "none":
             yield "model.head none keeps the backbone's width, which masks change: take another head"
         for other in (recipe.objective, *recipe.terms):
-            needs = term_classes()[other.name].needs(other)
+            needs = term_class(other).needs(other)
             if wide := sorted(needs.reads - {"z"}) or (["a copy of the tower"] if needs.copies else []):
                 yield f"{other.name} reads {', '.join(wide)}, whose size changes with the tower's: leave one out"
         if (smallest := _smallest(tower) / _whole(tower)) > params.keep:

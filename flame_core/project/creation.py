@@ -25,7 +25,7 @@ from flame_core.project.record import RECORD, record_text, shipped_files
 from flame_core.workspace import dvc, environment, require_plain_path
 
 PYPROJECT = """\
-# Where Dagster finds the assets: `dagster dev` in this folder. `flame ui` also keeps a history, and opens MLflow.
+# Where `flame ui` and `dagster dev` find the assets. `flame ui` also keeps a history, and opens MLflow.
 [tool.dagster]
 module_name = "orchestration.definitions"
 code_location_name = "flame"

@@ -84,9 +84,14 @@ def require_stored_tower(sidecar: Sidecar, model: ModelParams, weights: str | No
         remedy: what to do, for the message.
 
     Raises:
-        InputError: names what differs, with both values.
+        InputError: they are of no tower, or of another; names what differs, with both values.
     """
     origin: Mapping[str, Any] = sidecar.manifest.origin
+    if "tower" not in origin:
+        raise InputError(
+            f"{sidecar.folder} does not say which tower its vectors are of, as those of `flame features` do, and new "
+            f"pictures need that tower: {remedy}"
+        )
     own = {**tower_of(model), "weights": weights}
     stored = {**origin.get("tower", {}), "weights": origin.get("weights")}
     wrong = [

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_in_orde
 
 log = logging.getLogger("flame_core.ui")
 _MLFLOW = shipped("mlflow/server.sh")
+_MODULE = "orchestration.definitions"
 _READY_SECONDS = 180.0
 _SOCKET_BYTES = 107  # of a socket's path, on Linux
 
@@ -61,7 +63,7 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     here = settings()
     python = [sys.executable, "-m"]
     workspace = str(home / "workspace.yaml")
-    code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
+    code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", definitions_module(layout)]
     daemon = [DAEMON, "run", "-w", workspace]
     web = ["orchestration.ui.dagster_server", workspace]  # Dagster's own server has no guard
     return [
@@ -70,6 +72,24 @@ def servers(layout: Layout, home: Path) -> list[Server]:
         Server("dagster-daemon", (*python, *daemon)),
         Server("mlflow", ("bash", str(_MLFLOW)), f"{here.ui_url(here.mlflow_port)}/health"),
     ]
+
+
+def definitions_module(layout: Layout) -> str:
+    """The module that holds the definitions: what the project's `pyproject.toml` names for `dagster dev`, or ours.
+
+    Raises:
+        ParamsError: that file cannot be read, or names no module.
+    """
+    path = layout.root / "pyproject.toml"
+    try:
+        named = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("dagster", {}).get("module_name", _MODULE)
+    except FileNotFoundError:
+        return _MODULE
+    except (OSError, ValueError) as error:
+        raise ParamsError(f"{path} cannot be read: {error}") from None
+    if not (isinstance(named, str) and all(part.isidentifier() for part in named.split("."))):
+        raise ParamsError(f"{path}: tool.dagster.module_name must be the name of a Python module, and is {named!r}")
+    return named
 
 
 def code_socket(home: Path) -> Path:

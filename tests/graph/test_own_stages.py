@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.graph.own_stages import link_inputs
+from flame_core.graph.own_stages import link_inputs, own_outs
 
 STAGES = {
     "vectors": {
@@ -48,3 +48,15 @@ def test_the_first_source_counts_and_a_file_of_the_run_stays(project, tmp_path):
     link_inputs(STAGES, run, commit, project)
     assert linked(run)["mine.yaml"] == commit / "mine.yaml" and linked(run)["table"] == project / "table"
     assert (run / "words.txt").read_text() == "of the run"
+
+
+def test_outs_of_own_stages_are_those_of_other_commands():
+    stages = {
+        "ingest": {"cmd": "flame ingest", "outs": ["data/shards"]},
+        "words": {"cmd": "python words.py", "outs": ["data/words", {"data/more": {"cache": False}}]},
+        "each": {"matrix": {"a": [1]}, "cmd": "cat ${item.a}", "outs": ["data/${item.a}"]},
+        "away": {"cmd": ["true", "false"], "outs": ["/srv/x", "../x"]},
+        "bare": {"cmd": "true"},
+        "written wrongly": None,
+    }
+    assert own_outs(stages) == ["data/words", "data/more"]

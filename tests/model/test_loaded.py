@@ -121,6 +121,12 @@ def test_what_is_no_picture_is_named(run: tuple[Params, Layout], given: list, me
         flame_core.load("data/models/plain").encode_image(given)
 
 
+def test_a_model_asked_for_outside_of_its_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"{tmp_path} is no project, so name the model's \(in Python: project=\)"):
+        flame_core.load("data/models/plain")
+
+
 def test_what_is_no_model_is_named(run: tuple[Params, Layout], tmp_path: Path):
     with pytest.raises(InputError, match="'nowhere' is not a model: write models:/<name>@<alias>"):
         flame_core.load("nowhere")

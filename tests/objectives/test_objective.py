@@ -10,13 +10,15 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
-from flame_core.objectives import create_objective, recipe_needs, term_classes
+from flame_core.errors import ParamsError
+from flame_core.objectives import create_objective, recipe_needs, term_classes, term_needs
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.infonce import InfoNCE
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Needs, Term
 from flame_core.params import TermParams, TrainParams
+from flame_core.params.objectives import OBJECTIVES
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup
@@ -52,6 +54,16 @@ class Taught(Term):
 
     def scalars(self):
         return {"scale": self.scale.item()}
+
+
+def test_each_loss_has_params_and_a_class():
+    assert set(term_classes()) == set(OBJECTIVES)
+
+
+def test_a_loss_without_a_class_is_named(monkeypatch):
+    monkeypatch.delitem(term_classes(), "cosine")
+    with pytest.raises(ParamsError, match=r"the loss cosine has params, but no class in .*term_classes: add it"):
+        term_needs(TrainParams.model_validate({"terms": [{"name": "cosine"}]}))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from flame_core import gates
+from flame_core.data.own_sidecar import store_by_key
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import GateError, InputError, Interrupted, ParamsError
@@ -263,6 +264,15 @@ def test_vectors_of_another_tower_are_refused(world):
     revised = lit(model={**MODEL, "train": "none", "init": {"source": "path:other.pth"}})
     with pytest.raises(InputError, match=r"vectors of another tower than the recipe's model[^\n]*\n  weights: "):
         train.run(changed(params, train={"lit": revised}), layout, "lit")
+
+
+def test_vectors_that_name_no_tower_are_refused(world):
+    params, layout = world
+    keys = [row.key for row in read_index(layout.shards, "train")]
+    store_by_key(layout, "own", keys, np.zeros((len(keys), 8), np.float32), {"made": "elsewhere"})
+    own = lit(sidecars={"features": "data/sidecars/own"})
+    with pytest.raises(InputError, match=r"own does not say which tower its vectors are of.*run `flame features`"):
+        train.run(changed(params, train={"lit": own}), layout, "lit")
 
 
 def test_mirror_images_that_were_not_stored_are_refused(world):
