@@ -24,7 +24,11 @@ def put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch(path.parent) as folder:
         new = folder / "new"
-        new.write_bytes(content)
+        try:
+            new.write_bytes(content)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk's does not say where
+            raise
         with suppress(FileNotFoundError):  # it is new
             shutil.copymode(path, new)
         new.replace(path)

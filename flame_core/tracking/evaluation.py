@@ -13,6 +13,7 @@ from typing import Any
 from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_lock import out_digests
 from flame_core.errors import InputError, ResourceError
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
@@ -151,7 +152,7 @@ def _keep(journal: Journal, files: Mapping[str, Path]) -> dict[str, str]:
 def _write(journal: Journal, contents: Mapping[str, bytes]) -> dict[str, str]:
     """Store new contents as kept files."""
     kept = {}
-    with scratch(journal.folder) as folder:
+    with clear_disk_errors(journal.folder), scratch(journal.folder) as folder:
         for name, content in contents.items():
             path = folder / name
             path.write_bytes(content)

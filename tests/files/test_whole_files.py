@@ -79,4 +79,7 @@ def test_on_a_full_disk_the_old_file_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ResourceError, match=r"page\.html: No space left on device"):
         write_output(path, "new", "--page")
+    with pytest.raises(OSError, match="No space left") as refused:
+        put(path, b"new")
+    assert refused.value.filename == str(path)
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
