@@ -37,7 +37,7 @@ REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "platformdirs", "psutil", "pyarrow", "pydantic", "pydantic-settings",
     "pyyaml", "resvg-py", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
 )  # fmt: skip
-_CLOCKS_DIFFER = 3600.0  # seconds that another machine's clock may be ahead
+CLOCKS_DIFFER = 3600.0  # seconds that another machine's clock may be ahead
 log = logging.getLogger(__name__)
 
 
@@ -208,7 +208,7 @@ def _challenged(version: ModelVersion) -> int:
     """
     said = version.tags.get(CHALLENGED, "")
     time_of = int(said) if said.isdecimal() else 0
-    return time_of if time_of < (clock.time() + _CLOCKS_DIFFER) * 1000 else 0
+    return time_of if time_of < (clock.time() + CLOCKS_DIFFER) * 1000 else 0
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:

@@ -14,10 +14,11 @@ from flame_core.errors import ResourceError
 from flame_core.layout import Layout
 from flame_core.model_files import WEIGHTS
 from flame_core.serving.package import CARD
-from flame_core.tracking import evaluation
+from flame_core.tracking import evaluation, registry, steps
+from flame_core.tracking.delivery import deliver
 from flame_core.tracking.evaluation import register_workspace
-from flame_core.tracking.journal import Delivered, Journal
-from flame_core.tracking.store import journals
+from flame_core.tracking.journal import KEY_TAG, MODEL_TAG, Delivered, Journal
+from flame_core.tracking.store import journals, open_client
 from tests.tracking.conftest import start
 
 
@@ -47,3 +48,20 @@ def test_a_full_disk_below_the_journal_is_named(tracked: Layout, monkeypatch: py
         with pytest.raises(ResourceError, match=f"{re.escape(str(journal.folder))}: No space left on device"):
             evaluation._write(journal, {CARD: b"card"})
     assert list(journal.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("back", [0, 60_000, 1_800_000, 7_200_000, 365 * 86_400_000])
+def test_a_later_model_is_the_challenger_also_if_the_clock_was_set_back(
+    tracked: Layout, address: str, monkeypatch: pytest.MonkeyPatch, back: int
+):
+    client, clock = open_client(address), steps.now()
+    for number, at in enumerate((clock, clock - back), 1):
+        monkeypatch.setattr(evaluation, "now", lambda at=at: at)
+        monkeypatch.setattr(registry.clock, "time", lambda at=at: at / 1000)
+        key = f"training{number}"
+        journal = Journal(journals(tracked) / key)
+        model = {"files": {CARD: "card"}, "tags": {MODEL_TAG: key, KEY_TAG: key}}
+        journal.append(start(key), {"kind": "external", "name": key, "tags": {KEY_TAG: key}})
+        journal.append(evaluation._version(tracked, model))
+        deliver(journal, address)
+        assert registry.number_with(client, "flame", registry.CHALLENGER) == str(number)
