@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flame_core.errors import InputError
 from flame_core.files.disk_errors import disk_error, place_error
+from flame_core.files.whole_folders import scratch
 
 
 def put(path: Path, content: bytes) -> None:
-    """Replace a file atomically, and only if its content changes: another process may be reading it."""
+    """Replace a file atomically, and only if its content changes: another process may be reading it.
+
+    Its mode is kept. What a killed process left beside it goes with the next file that is written in its folder.
+    """
     if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with scratch(path.parent) as folder:
+        new = folder / "new"
+        try:
+            new.write_bytes(content)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk's does not say where
+            raise
+        with suppress(FileNotFoundError):  # it is new
+            shutil.copymode(path, new)
+        new.replace(path)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def publish(folder: Path, target: Path, *, replace: bool = False) -> None:
     If there is one, it stays, since another process was first with an equal result; with `replace` it is replaced, in
     steps that `settle` completes after a kill.
     """
-    folder.chmod(0o755)  # mkdtemp makes it private
+    _open_as_usual(folder)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
@@ -131,6 +132,14 @@ def publish(folder: Path, target: Path, *, replace: bool = False) -> None:
             raise
     if place != target:
         settle(target)
+
+
+def _open_as_usual(folder: Path) -> None:
+    """Give a folder of `mkdtemp`, which is private, the mode that any new folder there has: by umask, and a group's."""
+    usual = folder / ".mode"
+    usual.mkdir()
+    folder.chmod(stat.S_IMODE(usual.stat().st_mode))
+    usual.rmdir()
 
 
 def replace_folder(folder: Path, target: Path, aside: Path) -> None:
@@ -186,7 +195,7 @@ def _exclusive(path: Path, doing: str) -> int:
     """A file that this process has opened and locked, and that is still there."""
     told = False
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

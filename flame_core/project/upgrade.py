@@ -86,7 +86,9 @@ def plan_upgrade(root: Path) -> Upgrade:
     if root.resolve() == shipped(".").resolve():  # the files are made here; the others are written from code
         base = {name: path.read_text("utf-8") for name in files if (path := root / name).is_file()}
     places = {name: _place(root, name) for name in files}
-    if waiting := [f"{place}.new" for place in places.values() if (root / f"{place}.new").is_file()]:
+    if waiting := [
+        f"{places[name]}.new" for name, text in files.items() if _waits(root / places[name], text, base.get(name))
+    ]:
         raise ParamsError(
             f"{root}: {', '.join(waiting)} of the last upgrade waits: take what you want from it, and delete it"
         )
@@ -117,6 +119,15 @@ def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:
     if merged is not None and _readable(name, merged):
         return None if merged == own else Change(name, "merged", own, merged)
     return Change(name, "beside", own, new)
+
+
+def _waits(path: Path, new: str, base: str | None) -> bool:
+    """Whether a `.new` is beside a file, other than the one that an upgrade wrote before it was cut short.
+
+    The record then still has the text of before.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    return beside.is_file() and (base == new or beside.read_bytes() != new.encode())
 
 
 def _place(root: Path, name: str) -> str:

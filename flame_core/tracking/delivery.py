@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flame_core.errors import InputError
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import scratch
 from flame_core.settings import settings
 from flame_core.tracking.address import without_secrets
@@ -311,20 +312,26 @@ class _Delivery:
 
         Raises:
             InputError: a file is damaged, and `whole` is set.
+            ResourceError: the disk is full, or the user may not write there.
         """
         with scratch(self.journal.folder) as folder:
-            for name, kept in files.items():
-                try:
-                    source = self.journal.file(kept)
-                except InputError as error:
-                    if whole:
-                        raise
-                    log.warning("%s is not sent to MLflow: %s", name, error)
-                    continue
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                copy_file(source, path)
+            with clear_disk_errors(self.journal.folder):
+                self._copy(files, folder, whole)
             yield folder
+
+    def _copy(self, files: dict[str, str], folder: Path, whole: bool) -> None:
+        """Copy an event's files into a folder, as `_files`."""
+        for name, kept in files.items():
+            try:
+                source = self.journal.file(kept)
+            except InputError as error:
+                if whole:
+                    raise
+                log.warning("%s is not sent to MLflow: %s", name, error)
+                continue
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            copy_file(source, path)
 
 
 def _is_point(event: Mapping[str, Any]) -> bool:

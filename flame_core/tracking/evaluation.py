@@ -13,6 +13,7 @@ from typing import Any
 from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_project.recorded import out_digests
 from flame_core.errors import InputError, ResourceError
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
@@ -27,10 +28,10 @@ from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import benchmark_events, held_out_events
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import KEY_TAG, Journal
-from flame_core.tracking.registry import CHALLENGER, MODEL_TAG, ROLLED_BACK
+from flame_core.tracking.registry import CHALLENGER, CLOCKS_DIFFER, MODEL_TAG, ROLLED_BACK
 from flame_core.tracking.run import shipping, show_links
 from flame_core.tracking.steps import now
-from flame_core.tracking.store import asking, journals, open_client, require_tracking, tracking_address
+from flame_core.tracking.store import all_journals, asking, journals, open_client, require_tracking, tracking_address
 
 REPORT = "report"  # folder of the report among the run's artifacts
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def track_evaluation(
         *benchmark_events(benchmark_results),
     )
     if not layout.is_workspace:
-        journal.append(_version(model))
+        journal.append(_version(layout, model))
     with shipping(journal, address):
         pass
     show_links(journal, address)
@@ -103,7 +104,7 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     if journal is None or journal.delivered(address).model_id is None:
         raise InputError(f"the model of workspace {workspace} was not recorded in MLflow; evaluate it there first")
     model = [event for event, _ in journal.events() if event["kind"] == "model"][-1]
-    journal.append(_version(model))
+    journal.append(_version(layout, model))
     deliver(journal, address)
     name, number = settings().registered_model, journal.delivered(address).version
     if number is None:
@@ -120,12 +121,22 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     return {"version": f"{name} version {number}", "alias": CHALLENGER}
 
 
-def _version(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The event that makes a logged model a version and the challenger, from the model's own event."""
+def _version(layout: Layout, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that makes a logged model a version and the challenger, from the model's own event.
+
+    Its time is later than that of every such event of the project, also if the clock was set back since.
+    """
     from flame_core.serving.package import CARD
 
-    name = settings().registered_model
-    return {"kind": "version", "time": now(), "name": name, "tags": model["tags"], "card": model["files"][CARD]}
+    name, time = settings().registered_model, now()
+    before = [
+        event["time"]
+        for journal in all_journals(layout)
+        for event in journal.of_kind("version")
+        if event.get("time", 0) < time + 1000 * CLOCKS_DIFFER  # as `registry` believes it
+    ]
+    time = max(time, *(each + 1 for each in before)) if before else time
+    return {"kind": "version", "time": time, "name": name, "tags": model["tags"], "card": model["files"][CARD]}
 
 
 def _card(params: Params, layout: Layout, evaluation: Evaluation, about: RunFacts) -> str:
@@ -151,7 +162,7 @@ def _keep(journal: Journal, files: Mapping[str, Path]) -> dict[str, str]:
 def _write(journal: Journal, contents: Mapping[str, bytes]) -> dict[str, str]:
     """Store new contents as kept files."""
     kept = {}
-    with scratch(journal.folder) as folder:
+    with clear_disk_errors(journal.folder), scratch(journal.folder) as folder:
         for name, content in contents.items():
             path = folder / name
             path.write_bytes(content)

@@ -133,6 +133,14 @@ class Journal:
         """(event, position after it) of complete, undamaged lines from a position on."""
         return ((event, position) for event, position in self.lines(start) if event is not None)
 
+    def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The events of one kind; lines of others, of which there is one per step, are not parsed."""
+        if (self.folder / EVENTS).is_file():
+            with (self.folder / EVENTS).open("rb") as file:
+                named = f'"kind": "{kind}"'.encode()  # as `_line` writes it
+                found = (_event(line) for line in file if named in line and line.endswith(b"\n"))
+                yield from (event for event in found if event is not None and event["kind"] == kind)
+
     def lines(self, start: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
         """(event, position after it) of complete lines from a position on; the event of a damaged line is None."""
         if not (self.folder / EVENTS).is_file():

@@ -37,7 +37,7 @@ REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "platformdirs", "psutil", "pyarrow", "pydantic", "pydantic-settings",
     "pyyaml", "resvg-py", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
 )  # fmt: skip
-_CLOCKS_DIFFER = 3600.0  # seconds that another machine's clock may be ahead
+CLOCKS_DIFFER = 3600.0  # seconds that another machine's clock may be ahead
 log = logging.getLogger(__name__)
 
 
@@ -83,12 +83,14 @@ def _model_with(client: MlflowClient, experiment: str, tags: Mapping[str, str]) 
 
 
 def _finish(client: MlflowClient, run_id: str, model: LoggedModel) -> None:
-    """Mark a model as logged and as an output of its run, unless this was already done."""
+    """Mark a model as an output of its run and as logged, each unless this was already done, maybe before a kill."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in {each.model_id for each in (outputs.model_outputs if outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     if model.status != LoggedModelStatus.READY:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
 
 
 def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
@@ -206,7 +208,7 @@ def _challenged(version: ModelVersion) -> int:
     """
     said = version.tags.get(CHALLENGED, "")
     time_of = int(said) if said.isdecimal() else 0
-    return time_of if time_of < (clock.time() + _CLOCKS_DIFFER) * 1000 else 0
+    return time_of if time_of < (clock.time() + CLOCKS_DIFFER) * 1000 else 0
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.files.whole_folders import alone, scratch, scratch_below
+from flame_core.files.whole_folders import alone, publish, scratch, scratch_below
 
 
 @pytest.mark.parametrize("make", [scratch, scratch_below])
@@ -58,3 +59,17 @@ def test_who_is_killed_at_a_place_holds_it_no_longer(tmp_path: Path):
     with alone(tmp_path / "digest"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
+def test_a_published_folder_has_the_mode_of_any_folder_there(tmp_path: Path, mask: int):
+    tmp_path.chmod(0o2770)  # a group's
+    before = os.umask(mask)
+    try:
+        (tmp_path / "any").mkdir()
+        with scratch(tmp_path) as folder:
+            publish(folder, tmp_path / "published")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "published").stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert list((tmp_path / "published").iterdir()) == []

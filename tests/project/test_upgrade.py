@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flame_core import cli
 from flame_core.errors import ParamsError
+from flame_core.files.whole_files import put
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.params import read_yaml
@@ -112,6 +113,32 @@ def test_what_cannot_be_merged_stays_and_waits_beside(old, tmp_path):
     for name in ("dvc.yaml.new", "recipes/flame.yaml.new"):
         (tmp_path / name).unlink()
     assert not plan_upgrade(tmp_path).needed  # a person has decided
+
+
+@pytest.mark.parametrize("finished", range(5))
+def test_an_upgrade_that_was_killed_is_run_again(old, tmp_path, monkeypatch, finished):
+    """Also where it has written a `.new`, which only waits for a person once all is written."""
+    dvc = (tmp_path / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(dvc + "\n  compare:\n    cmd: mine\n")  # where the new one has its own
+    written = []
+
+    def killed(path: Path, content: bytes) -> None:
+        if len(written) == finished:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        put(path, content)
+
+    planned = plan_upgrade(tmp_path)
+    with monkeypatch.context() as cut:
+        cut.setattr("flame_core.project.upgrade.put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            planned.apply()
+    assert len(planned.changes) == 4 and (finished == 0 or "dvc.yaml.new" in written)
+    again = upgraded(tmp_path)
+    assert again["dvc.yaml"] == "beside" and len(again) == (4 if finished < 2 else 5 - finished)
+    assert read_record(tmp_path) == shipped_files()
+    with pytest.raises(ParamsError, match=r"dvc.yaml.new of the last upgrade waits"):
+        plan_upgrade(tmp_path)
 
 
 def test_without_a_record_an_edited_file_is_not_touched(old, tmp_path):

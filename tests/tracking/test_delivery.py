@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -194,3 +196,16 @@ def test_a_rotten_point_of_a_journal_without_checks_takes_no_other_with_it(journ
     left = [row for row in rows if row["step"] != 1]
     assert history(client, journal.delivered(address).run_id, "train/loss") == expected(left, "train/loss")
     assert "1 damaged lines" in caplog.text
+
+
+def test_a_full_disk_below_the_journal_is_named(journal, address, tmp_path, monkeypatch):
+    fill(journal, tmp_path)
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # of a write, which names no file
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flame_core.tracking.delivery.copy_file", full)
+        with pytest.raises(Outage, match=f"{re.escape(str(journal.folder))}: No space left on device. Free some room"):
+            deliver(journal, address)
+    assert deliver(journal, address) > 0 and journal.pending(address) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def test_a_refused_login_says_what_to_do(code: int, told: str) -> None:
     assert re.match(f"MLflow at http://host{told}", trouble("http://host", MlflowException(said)))
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "copy", None, "/store/package"),
+            "/store/package: No space left",
+        ),
+        (MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: UPDATE runs"), "its disk is full"),
+    ],
+)
+def test_a_full_disk_says_what_to_do(error: Exception, told: str) -> None:
+    said = trouble("sqlite:////project/mlflow.db", error)
+    assert said.startswith(f"MLflow at sqlite:////project/mlflow.db: {told}")
+    assert said.endswith("Free some room and run the same command again: finished work is kept")
+
+
 def test_a_store_whose_making_was_interrupted_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a full disk: MLflow refuses a database that has some of its tables, and would do so for ever."""
     import sqlalchemy
@@ -57,7 +74,7 @@ def test_a_store_whose_making_was_interrupted_is_made_anew(tmp_path: Path, monke
     database = tmp_path / ".flame" / "mlflow" / "mlflow.db"
     with monkeypatch.context() as full:
         full.setattr(utils, "_initialize_tables", cut)
-        with pytest.raises(ResourceError, match="database or disk is full"):
+        with pytest.raises(ResourceError, match=r"its disk is full\. Free some room"):
             open_client(sqlite_address(database))
     client = open_client(sqlite_address(database))
     assert client.create_experiment("x") and client.get_experiment_by_name("x")
