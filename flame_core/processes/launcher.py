@@ -18,22 +18,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from flame_core import errors, pipes
 from flame_core.digest import write_json
 from flame_core.errors import FlameError, Interrupted, ResourceError
+from flame_core.process_trees.stop_signals import on_stop_signals
 from flame_core.processes.nodes import Nodes
 from flame_core.settings import settings
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that stop the processes
 _PARENT_SECONDS = 2.0  # between two checks that the launcher still runs
 
 
@@ -209,22 +208,14 @@ def _silence(package: str) -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-@contextmanager
-def _stops_as(kind: Callable[[str, signal.Signals], BaseException]) -> Iterator[None]:
+def _stops_as(kind: Callable[[str, signal.Signals], BaseException]) -> AbstractContextManager[None]:
     """Raise `kind` on every stop signal; the agent then sends SIGTERM to the processes, whichever signal it was.
 
-    A process that is still importing ends by SIGTERM without a word, and by SIGINT with a traceback. A signal that is
-    ignored (nohup) stays ignored. The handlers are restored, because the agent leaves its own behind.
+    A process that is still importing ends by SIGTERM without a word, and by SIGINT with a traceback. The handlers are
+    restored, because the agent leaves its own behind.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int) -> None:
         raise kind(signal.Signals(number).name, signal.SIGTERM)
 
-    old = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
-    for number in old:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    return on_stop_signals(stop, signal.SIGQUIT)

@@ -131,8 +131,8 @@ def block_numbers(own: int, given: int, blocks: str | Sequence[int]) -> list[int
     numbers = list(blocks)
     if len(numbers) != own or numbers != sorted(set(numbers)) or numbers[-1] >= given:
         raise ParamsError(
-            f"inherit.blocks {numbers}: name {own} different blocks, one for each of the tower, in rising order from 0 "
-            f"to {given - 1}"
+            f"{numbers}: name {own} different blocks, one for each of the tower, in rising order from 0 to {given - 1}",
+            key="train.inherit.blocks",
         )
     return numbers
 

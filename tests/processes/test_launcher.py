@@ -147,7 +147,7 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_both_numbers(tmp_path):
     process = start(job(tmp_path, "odd", recipe(batch_size=7)))
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2, output
-    assert "batch_size 7 cannot be divided evenly among 2 processes" in output
+    assert "batch_size: 7 cannot be divided evenly among 2 processes" in output
     assert list((tmp_path / "odd/temporary").iterdir()) == []
 
 

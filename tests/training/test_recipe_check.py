@@ -318,8 +318,8 @@ def test_a_source_of_weights_that_does_not_fit(layout):
     assert key == "inherit" and message.startswith("the tower is larger than its source: backbone.cls_token")
     plain = params()
     path = teacher(layout, plain, layer=7, recipe={"model": {"backbone_options": {"depth": 3}}})
-    ((_, depth), (_, layer)) = links_of(of(64, path=path, blocks=[0, 7]), layout)
-    assert depth.startswith("inherit.blocks [0, 7]: name 2") and "the source's layer is 7" in layer
+    ((key, depth), (_, layer)) = links_of(of(64, path=path, blocks=[0, 7]), layout)
+    assert key == "inherit.blocks" and depth.startswith("[0, 7]: name 2") and "the source's layer is 7" in layer
     assert links_of(of(64, path=path, projector=False), layout) == []
 
 

@@ -162,7 +162,7 @@ def test_a_head_may_be_drawn_anew():
         (SMALL, LARGE | {"init_values": 0.1}, {}, r"the source has backbone\.blocks\.0\.ls1\.gamma.*the tower lacks"),
         (SMALL | {"act_layer": "quick_gelu"}, LARGE, {}, "is QuickGELU.*and in its source GELU"),
         (SMALL | {"no_embed_class": True}, LARGE, {}, "no_embed_class"),
-        (SMALL, LARGE, {"blocks": [0, 4]}, r"inherit.blocks \[0, 4\]"),
+        (SMALL, LARGE, {"blocks": [0, 4]}, r"inherit.blocks: \[0, 4\]"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(own, given, changes, message):
