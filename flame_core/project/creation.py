@@ -87,6 +87,8 @@ def removed_on_failure(root: Path) -> Iterator[None]:
 def create(root: Path, params: str) -> list[str]:
     """Write a project with these params; returns the names of its files.
 
+    The record is written last: until then, a folder that a kill left is no project.
+
     Raises:
         ResourceError: `dvc init` failed.
     """
@@ -94,7 +96,6 @@ def create(root: Path, params: str) -> list[str]:
     files = {
         **shipped,
         "params.yaml": params,
-        RECORD: record_text(shipped),
         "pyproject.toml": PYPROJECT,
         ".gitignore": GITIGNORE,
         ".dvcignore": DVCIGNORE,
@@ -103,7 +104,8 @@ def create(root: Path, params: str) -> list[str]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, "utf-8")
     _initialise_dvc(root)
-    return sorted([*files, ".dvc/config"])
+    (root / RECORD).write_text(record_text(shipped), "utf-8")
+    return sorted([*files, RECORD, ".dvc/config"])
 
 
 def _initialise_dvc(root: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from flame_core import cli
+from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import load_params, read_yaml
+from flame_core.project import creation
 from flame_core.project.record import RECORD, shipped_files
 from flame_core.project.upgrade import plan_upgrade
 from flame_core.workspace import resolve_params
@@ -161,6 +163,18 @@ def test_a_failure_leaves_nothing_and_the_same_command_can_be_given_again(tmp_pa
     assert not (tmp_path / "mine").exists()
     table.write_text(text)
     init(tmp_path / "mine", "--images", pictures, "--device", "cpu")
+
+
+def test_a_folder_that_a_kill_left_is_no_project(tmp_path, monkeypatch):
+    def killed(root: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(creation, "_initialise_dvc", killed)
+        with pytest.raises(KeyboardInterrupt):
+            creation.create(tmp_path / "mine", "recipes: [flame]\n")
+    with pytest.raises(ParamsError, match=r"mine is not empty \(.*params\.yaml"):
+        creation.require_new(tmp_path / "mine")
 
 
 def test_a_terminal_is_asked_for_what_the_options_leave_open(pictures, tmp_path):
