@@ -28,6 +28,7 @@ from flame_core.params.alignment import ProbedTower, ProbeParams
 from flame_core.text.encoder import TextEncoder
 from flame_core.verification import write_digests
 from flame_core.vision.image_encoder import ImageEncoder, load_encoder
+from flame_core.vision.stored_features import tower_of
 from flame_core.work import VERSIONS_FILE, UnitRecord, WorkCache
 from tests.export.subjects import trained
 from tests.stages.pipeline import ROOT, captioned_project
@@ -35,6 +36,9 @@ from tests.stages.pipeline import ROOT, captioned_project
 TWIN = {"source": "path:data/llm/tiny", "random_seed": 1}
 TOWERS = {"made": {"features": "data/sidecars/features"}, "deaf": {"features": "data/sidecars/deaf"}}
 SMALL = {"pairs": 90, "recall_at": [1, 5], "neighbours": 5, "resamples": 200}
+STORED = FeaturesParams.model_validate(
+    {"model": {"backbone": "test_efficientnet", "head": "pooled", "init": {"source": "path:net.pth"}}}
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         draw = np.random.default_rng(0)
         seen = (texts - texts.mean(axis=0)) @ draw.normal(size=(texts.shape[1], 48)) + 1
         by_row = {(pair.row.shard, pair.row.row): row for pair, row in zip(pairs, seen, strict=True)}
-        store(layout, "features", by_row)
+        store(layout, "features", by_row, tower=tower_of(STORED.model), weights="0" * 64)
         store(layout, "deaf", {place: draw.normal(size=48) for place in by_row})
         yield params, layout
 
@@ -231,13 +235,10 @@ def test_vectors_of_another_revision_of_the_tower_are_refused(world):
     params, layout = world
     net = timm.create_model("test_efficientnet")
     torch.save(dict(net.state_dict()), layout.root / "net.pth")
-    features = FeaturesParams.model_validate(
-        {"model": {"backbone": "test_efficientnet", "head": "pooled", "init": {"source": "path:net.pth"}}}
-    )
     with pytest.raises(
         InputError, match=r"probe.towers.made: .*another tower than params.yaml's model(.|\n)*weights: "
     ):
-        run(params.model_copy(update={"features": features}), layout)
+        run(params.model_copy(update={"features": STORED}), layout)
 
 
 @pytest.mark.parametrize(
