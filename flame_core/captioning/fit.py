@@ -17,7 +17,6 @@ from torch import nn
 
 from flame_core.captioning.pairs import Batches
 from flame_core.errors import ComputationError
-from flame_core.objectives.term import parameter_groups
 from flame_core.params import CaptionLMParams
 from flame_core.processes.gpu import memory_advice
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
@@ -25,6 +24,7 @@ from flame_core.soft_prompts.reader import caption_ids, caption_loss
 from flame_core.stepping.checkpoint import Metrics
 from flame_core.stepping.learning_rate import learning_rate
 from flame_core.stepping.stepwise import take_steps
+from flame_core.stepping.weight_decay import parameter_groups
 from flame_core.vision.tower import ImageTower
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
-from flame_core.objectives.term import Needs, Setup, Term, parameter_groups
+from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import ContrastiveParams, TextLossParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import Ranks
+from flame_core.stepping.weight_decay import parameter_groups
 from flame_core.vision.tower import ImageTower
 
 MAX_SCALE = 100.0

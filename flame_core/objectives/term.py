@@ -8,7 +8,7 @@ returns is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TermParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import Ranks
+from flame_core.stepping.weight_decay import parameter_groups
 from flame_core.vision.masked_tower import Masks
 from flame_core.vision.tower import ImageTower
 
@@ -94,16 +95,6 @@ class Setup:
     steps: int = 0
     trained_words: bool = False
     prompts: Path | None = None
-
-
-def parameter_groups(
-    parameters: Sequence[nn.Parameter], weight_decay: float, multiplier: float = 1.0
-) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices with decay, 1-d parameters and scalars without."""
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "multiplier": multiplier},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "multiplier": multiplier},
-    ]
 
 
 class Term(nn.Module):

@@ -26,6 +26,7 @@ from flame_core.soft_prompts.sentences import Sentences, standard
 from flame_core.stepping.checkpoint import Metrics
 from flame_core.stepping.learning_rate import learning_rate
 from flame_core.stepping.stepwise import take_steps
+from flame_core.stepping.weight_decay import parameter_groups
 
 _MEASURED = 10  # how often the held-out loss is measured
 _STANDARD = 65_536  # captions whose vectors give mean and deviation
@@ -92,16 +93,10 @@ class Fit:
         encoder = list(model.encoder.parameters()) if model.encoder else []
         of_encoder = set(map(id, encoder))
         rest = [weight for weight in model.parameters() if id(weight) not in of_encoder]
-        of_both = [(rest, self.params.learning_rate)]
-        of_both += [(encoder, self.params.encoder.learning_rate)] if self.params.encoder else []
-        return [
-            {"params": own, "multiplier": rate, "weight_decay": decay}
-            for weights, rate in of_both
-            for own, decay in (
-                ([weight for weight in weights if weight.ndim > 1], self.params.weight_decay),
-                ([weight for weight in weights if weight.ndim <= 1], 0.0),
-            )
-        ]
+        groups = parameter_groups(rest, self.params.weight_decay, self.params.learning_rate)
+        if self.params.encoder:
+            groups += parameter_groups(encoder, self.params.weight_decay, self.params.encoder.learning_rate)
+        return groups
 
     def _step(self, model: Autoencoder, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
         with seeded(self.params.seed * _STEPS_PER_SEED + step + 1):

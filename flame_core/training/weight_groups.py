@@ -9,8 +9,8 @@ from torch import nn
 
 from flame_core.errors import ParamsError
 from flame_core.objectives.objective import Objective
-from flame_core.objectives.term import parameter_groups
 from flame_core.params import TrainParams
+from flame_core.stepping.weight_decay import parameter_groups
 from flame_core.vision.layer_rates import layer_rates
 
 
