@@ -27,6 +27,11 @@ def recipe_file(recipes: Path, name: str) -> Path:
     return linked if linked.is_file() else recipes / f"{name}.yaml"
 
 
+def recipe_key(error: ParamsError) -> tuple[str, ...]:
+    """The key that an error is about, from the recipe's root; none if it names no key."""
+    return tuple(error.key.removeprefix("train.").split(".")) if error.key else ()
+
+
 def is_made(path: Path) -> bool:
     """Whether a link made this file; one that is no YAML was written by hand."""
     try:

@@ -14,6 +14,7 @@ from flame_core.layout import Layout
 from flame_core.measuring.measures import headline_k, measurable
 from flame_core.params import LearnedMasksParams, Params, ServerCaptioner, TrainParams
 from flame_core.params.auto import Schedule, fitting_batch, fitting_warmup, pictures_needed
+from flame_core.params.recipe_files import recipe_key
 from flame_core.params.section import AUTO
 from flame_core.params.validation import Fault
 from flame_core.preflight.data_look import DataLook, ingest_sizes_of, place_of
@@ -155,7 +156,7 @@ def _refused_steps(recipe: TrainParams, schedule: Schedule) -> Iterator[tuple[tu
     try:
         held_steps(recipe, schedule)
     except ParamsError as error:
-        yield ("optimizer", "head_first"), error.message
+        yield recipe_key(error), error.message
 
 
 def _cluster_warnings(params: Params, samples: int, about: str) -> Iterator[Fault]:

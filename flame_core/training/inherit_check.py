@@ -13,6 +13,7 @@ from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
 from flame_core.params import ModelParams, Params, TrainParams, recipe_sources
+from flame_core.params.recipe_files import recipe_key
 
 
 def inherit_faults(params: Params, layout: Layout, recipe: TrainParams) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -38,9 +39,9 @@ def inherit_faults(params: Params, layout: Layout, recipe: TrainParams) -> Itera
             tower = ImageTower(own, hidden=8, facets=1)
         plan(tower, source, recipe.inherit)
     except ParamsError as error:
-        key = (error.key or "").removeprefix("train.")
-        if key.partition(".")[0] == "inherit":
-            yield tuple(key.split(".")), error.message
+        key = recipe_key(error)
+        if key[:1] == ("inherit",):
+            yield key, error.message
         else:  # one of the towers cannot be made
             yield ("inherit",), str(error)
 

@@ -21,7 +21,7 @@ from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
 from flame_core.names import did_you_mean
 from flame_core.params import Params, TrainParams, read_yaml, recipe_sources
-from flame_core.params.recipe_files import recipe_file
+from flame_core.params.recipe_files import recipe_file, recipe_key
 from flame_core.params.training import WITHOUT_LOSS
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.training.inherit_check import inherit_faults
@@ -38,11 +38,6 @@ class Fault(NamedTuple):
     key: tuple[str, ...]
     message: str
     section: str | None = None
-
-
-def recipe_key(error: ParamsError) -> tuple[str, ...]:
-    """The key that an error is about, from the recipe's root; none if it names no key."""
-    return tuple(error.key.removeprefix("train.").split(".")) if error.key else ()
 
 
 def require_recipe(params: Params, layout: Layout, name: str) -> None:
