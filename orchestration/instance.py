@@ -22,7 +22,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from flame_core.dvc_project.errors import PROJECT_FILE
 from flame_core.errors import ParamsError, ResourceError, is_of
-from flame_core.files.disk_errors import make_folder
+from flame_core.files.disk_errors import MAKE_ROOM, SQLITE_FULL, make_folder
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.params.yaml_text import read_yaml_file
@@ -34,7 +34,6 @@ PROCESS_TAG = "flame/process"  # host, pid and start time of the process that ex
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
 # Packages whose errors come from the history's database.
 _LIBRARIES = {"sqlalchemy", "sqlite3", "alembic", "psycopg2", "dagster_postgres"}
-_FULL = "database or disk is full"  # as SQLite says it
 _DAMAGED = ("file is not a database", "database disk image is malformed")
 _SHOWN = 300  # characters of another package's message
 _IN_A_SHELL: Any = {
@@ -115,11 +114,8 @@ def history_errors(home: Path) -> Iterator[None]:
 
 def _trouble(home: Path, error: Exception) -> str:
     said = str(error)
-    if _FULL in said:
-        return (
-            f"Dagster's history in {home} cannot be written: {_FULL}. Free some room and run the same command again: "
-            "finished work is kept"
-        )
+    if SQLITE_FULL in said:
+        return f"Dagster's history in {home} cannot be written: {SQLITE_FULL}. {MAKE_ROOM}"
     if damage := next((sign for sign in _DAMAGED if sign in said), None):
         return (
             f"Dagster's history in {home} is damaged ({damage}). Move the folder away: a new history is begun, and no "

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from flame_core.errors import ResourceError
 
+MAKE_ROOM = "Free some room and run the same command again: finished work is kept"
+SQLITE_FULL = "database or disk is full"  # as SQLite says it
 _CUT = re.compile(r"\d+ requested and \d+ written")  # numpy's error when the disk took only a part of an array
 
 
@@ -34,9 +36,7 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
     cut = error.errno is None and _CUT.fullmatch(str(error)) is not None
     if cut or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         why = "No space left on device" if cut else error.strerror
-        return ResourceError(
-            f"{place or where}: {why}. Free some room and run the same command again: finished work is kept"
-        )
+        return ResourceError(f"{place or where}: {why}. {MAKE_ROOM}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         path = Path(os.fsdecode(where)).absolute()
         there = os.access(path, os.F_OK)  # nothing in a closed folder can be asked whether it is a file

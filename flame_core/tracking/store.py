@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flame_core.errors import FlameError, ParamsError, ResourceError, is_of
-from flame_core.files.disk_errors import disk_error, make_folder
+from flame_core.files.disk_errors import MAKE_ROOM, SQLITE_FULL, disk_error, make_folder
 from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.settings import settings
@@ -49,7 +49,6 @@ _REQUESTS = {
 _LIBRARIES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3", "filelock", "botocore", "psycopg2"}
 _OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
 _DAMAGED = ("database disk image is malformed", "file is not a database")  # as SQLite says it
-_FULL = "database or disk is full"  # as SQLite says it
 _DENIED = re.compile(r"API request to endpoint (\S+) failed with error code (401|403)")  # as MLflow's client says it
 _SHOWN = 400  # characters of an error
 log = logging.getLogger(__name__)
@@ -158,9 +157,8 @@ def trouble(address: str, error: BaseException) -> str:
             f"MLflow at {address}: its database is damaged. Move the file away; then `flame tracking replay --all` "
             "sends again what this project's trainings recorded"
         )
-    if _FULL in said:
-        free = "Free some room and run the same command again: finished work is kept"
-        return f"MLflow at {address}: its disk is full. {free}"
+    if SQLITE_FULL in said:
+        return f"MLflow at {address}: its disk is full. {MAKE_ROOM}"
     if denied := _DENIED.search(said):
         if denied[2] == "401":
             return (
