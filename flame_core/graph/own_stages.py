@@ -6,7 +6,7 @@ reproduction have links to those of the project.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,8 +40,7 @@ def own_outs(stages: Mapping[str, Any]) -> list[str]:
         commands = stage.get("cmd", ()) if isinstance(stage, dict) else ()  # a stage with `foreach` has none by itself
         lines = [commands] if isinstance(commands, str) else list(commands)
         if any(not line.startswith("flame ") for line in lines):
-            named = [str(name) for out in stage.get("outs") or () for name in ([out] if isinstance(out, str) else out)]
-            found += [name for name in named if "${" not in name and not {"/", ".."} & set(PurePosixPath(name).parts)]
+            found += [name for name in _below(stage.get("outs") or ()) if "${" not in name]
     return found
 
 
@@ -50,8 +49,14 @@ def _named(stages: Mapping[str, Any]) -> Iterator[str]:
     for stage in stages.values():
         plain = stage.get("do", stage)  # a stage with `foreach`
         files = [each for each in plain.get("params", ()) if isinstance(each, dict)]  # a text is a key of params.yaml
-        for each in (*plain.get("deps", ()), *files):
-            for name in each if isinstance(each, dict) else (each,):
-                parts = PurePosixPath(name).parts
-                if "://" not in name and not {"/", ".."} & set(parts) and parts[0] not in _OF_THE_RUN:
-                    yield name
+        for name in _below((*plain.get("deps", ()), *files)):
+            if PurePosixPath(name).parts[0] not in _OF_THE_RUN:
+                yield name
+
+
+def _below(entries: Iterable[Any]) -> Iterator[str]:
+    """Names below the run of deps, params or outs; an entry with options is {name: options}."""
+    for each in entries:
+        for name in map(str, each if isinstance(each, dict) else (each,)):
+            if "://" not in name and not {"/", ".."} & set(PurePosixPath(name).parts):
+                yield name

@@ -135,7 +135,7 @@ def _version(layout: Layout, model: Mapping[str, Any]) -> dict[str, Any]:
         for event in journal.of_kind("version")
         if event.get("time", 0) < time + 1000 * CLOCKS_DIFFER  # as `registry` believes it
     ]
-    time = max(time, *(each + 1 for each in before)) if before else time
+    time = max([time, *(each + 1 for each in before)])
     return {"kind": "version", "time": time, "name": name, "tags": model["tags"], "card": model["files"][CARD]}
 
 
