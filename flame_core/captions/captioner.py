@@ -50,8 +50,15 @@ class Written:
         texts: a caption each, or why there is none.
         provenances: where each text came from.
         ledger: a row per sample about how it was asked for; empty if nobody was asked.
+        language: of the texts.
     """
 
     texts: list[str | Failure]
     provenances: list[str]
     ledger: list[dict[str, Any]] = field(default_factory=list)
+    language: str = "en"
+
+    @classmethod
+    def by(cls, captioner: Captioner, samples: Sequence[Sample], language: str = "en") -> Written:
+        """What a captioner writes about samples."""
+        return cls(captioner.captions(samples), [captioner.provenance] * len(samples), language=language)

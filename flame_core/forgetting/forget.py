@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from flame_core.captions.captioner import KINDS
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
 from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
@@ -30,9 +32,10 @@ from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.forgetting.revisions import OUTS, Revision, cache_folder, cached, trees
 from flame_core.forgetting.traces import Traces
 from flame_core.git import git
-from flame_core.graph.links import PIPELINE
+from flame_core.graph.links import PIPELINE, stages_of
+from flame_core.graph.own_stages import own_outs
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import Params, TableCaptioner
 from flame_core.tracking.store import tracking_address
 from flame_core.workspace import require_dvc
 
@@ -82,6 +85,7 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
     _recognise_known(traces, requests, known)
     own = _own_places(params, layout)
     unseen = _unseen(layout, revisions)
+    unseen += [f"the table of {kind} captions itself: {table.path}" for kind, table in _caption_tables(params)]
     if dry_run:
         report = Report(found, _delete(layout, cache, traces, own, None)[0])
         report.purged.unreached += unseen
@@ -189,12 +193,21 @@ def _recognise_known(traces: Traces, requests: Requests, known: Forgotten) -> No
 
 
 def _own_places(params: Params, layout: Layout) -> list[Path]:
-    """The user's own files below `data` that sources read: these are not deleted."""
-    sources = [*params.sources.values(), *(domain.source for domain in (params.domains or {}).values())]
-    places = [layout.resolve(path).resolve() for each in sources if (path := getattr(each, "path", None))]
-    data, outs = layout.data.resolve(), [(layout.project / out).resolve() for out in OUTS]
+    """The user's own files below `data` that params name and no stage makes: these are not deleted."""
+    named: list[Any] = [*params.sources.values(), *(domain.source for domain in (params.domains or {}).values())]
+    named += [each for _, each in _caption_tables(params)]
+    named += [params.concepts.images.tagger] if params.concepts and params.concepts.images else []
+    places = [layout.resolve(path).resolve() for each in named if (path := getattr(each, "path", None))]
+    made = [*OUTS, *own_outs(stages_of(layout.project / PIPELINE))]
+    data, outs = layout.data.resolve(), [(layout.project / out).resolve() for out in made]
     inside = [place for place in places if data in place.parents]
     return [place for place in inside if not any(place.is_relative_to(out) for out in outs)]
+
+
+def _caption_tables(params: Params) -> list[tuple[str, TableCaptioner]]:
+    """(kind, its table) of the captions that are read from tables."""
+    chosen = ((kind, getattr(params.caption, kind)) for kind in KINDS)
+    return [(kind, each) for kind, each in chosen if isinstance(each, TableCaptioner)]
 
 
 def _delete(

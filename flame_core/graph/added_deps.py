@@ -1,6 +1,6 @@
 """Deps that stages of `dvc.yaml` have only with some params.
 
-    caption     a trained captioner's LLM and its folder
+    caption     a trained captioner's LLM and its folder; a table of captions in `data/`
     embed       the adapters that the LLM learned, with a section `adapt_llm`
     evaluate    the captioner of the section `caption_lm`, whose captions the report of its recipe shows
 
@@ -17,7 +17,7 @@ from typing import Any
 from flame_core.graph.section_stages import ADAPTER_OUT, linked_place, relative
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_of
-from flame_core.params.captions import TrainedCaptioner
+from flame_core.params.captions import TableCaptioner, TrainedCaptioner
 
 CAPTIONER = "data/captioner"
 _OF_SECTIONS = {  # {stage: a dep that nothing makes without a section, and which}
@@ -45,6 +45,8 @@ def _of_captions(layout: Layout, params: Params) -> list[str]:
             folder = _folder(layout, each.model)
             if folder is not None and layout.data not in folder.parents:  # one of this run is refused by the stage
                 places.add(folder)
+        if isinstance(each, TableCaptioner) and layout.data in (place := linked_place(layout, each.path)).parents:
+            places.add(place)
     return relative(layout, places)
 
 

@@ -2,7 +2,7 @@
 
     download, domains       the files of local sources
     fetch_llm               an LLM of `path:...`
-    caption                 the model of a captioner `rewrite` or `vlm` of `path:...`
+    caption                 the model of a captioner `rewrite` or `vlm` of `path:...`; a table outside of `data/`
     concepts, scores        models of other projects (`suite/models/source.py`); data of benchmarks
     embed                   data of benchmarks, and definitions of one's own
     train@<recipe>          a teacher of another project
@@ -24,6 +24,7 @@ from flame_core.data.buckets.bucket import is_address
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.walk import Walk
 from flame_core.errors import ParamsError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import ROOT_MARKS, Layout, outside_projects
 from flame_core.names import expanded
 from flame_core.params import (
@@ -33,6 +34,7 @@ from flame_core.params import (
     Params,
     RewriteCaptioner,
     Source,
+    TableCaptioner,
     UrlsSource,
     VLMCaptioner,
     WebdatasetSource,
@@ -145,11 +147,17 @@ def _of_llm(params: Params, layout: Layout) -> Inputs:
 
 def _of_captioners(params: Params, layout: Layout) -> Inputs:
     chosen = {"caption.short": params.caption.short, "caption.long": params.caption.long}
-    return {
-        key: OutsideInput(captioner.model_dump(mode="json"), _of_path(captioner.model, layout))
-        for key, captioner in chosen.items()
-        if isinstance(captioner, RewriteCaptioner | VLMCaptioner)
-    }
+    found: Inputs = {}
+    for key, captioner in chosen.items():
+        if isinstance(captioner, RewriteCaptioner | VLMCaptioner):
+            files = _of_path(captioner.model, layout)
+        elif isinstance(captioner, TableCaptioner):
+            place = linked_place(layout, captioner.path)
+            files = [] if layout.data in place.parents else sorted(_files(place))  # DVC compares a dep
+        else:
+            continue
+        found[key] = OutsideInput(captioner.model_dump(mode="json"), files)
+    return found
 
 
 def _of_concepts(params: Params, layout: Layout) -> Inputs:

@@ -18,6 +18,7 @@ from flame_core.params.captions import (
     IngestParams,
     MetadataCaptioner,
     RewriteCaptioner,
+    TableCaptioner,
     TrainedCaptioner,
     VLMCaptioner,
 )
@@ -170,6 +171,7 @@ __all__ = [
     "SizesParams",
     "Source",
     "SpectrumParams",
+    "TableCaptioner",
     "TeacherParams",
     "TermParams",
     "TextDistillationParams",

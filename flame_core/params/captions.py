@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from flame_core.names import LanguageCode
 from flame_core.params.auto import IngestSizes, ingest_sizes
 from flame_core.params.caption_lm import CaptionWriting
 from flame_core.params.chat_server import ServerCaptioner
@@ -13,6 +14,7 @@ from flame_core.params.filters import BlurParams, PairFilterParams
 from flame_core.params.model_source import require_model_source
 from flame_core.params.sampling import LinkedPath
 from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, PositiveOrAuto, Section
+from flame_core.params.sources import Encoding
 
 
 class IngestGates(Section):
@@ -121,8 +123,37 @@ class TrainedCaptioner(Section):
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the LLM")
 
 
+NAMING_SOURCES = {"url": "urls", "image": "folder"}  # what a table may call a sample: the kind of its source
+
+
+class TableCaptioner(Section):
+    """Captions that are there already, in a table; the first row with a text for a sample has its caption."""
+
+    captioner: Literal["table"]
+    path: LinkedPath = Field(
+        description="the table, or a folder of tables: .csv, .tsv, .jsonl or .parquet, each also with .gz"
+    )
+    caption_column: str = Field(
+        default="caption", description="a text, a list of texts, or {language: texts}; the first one is taken"
+    )
+    match: Literal["key", "url", "image", "sha256"] = Field(
+        default="key",
+        description="what a row calls its sample: the key or sha256 that it has in data/shards/index.parquet, its "
+        "address in a source of kind urls; its file in a source of kind folder",
+    )
+    match_column: str | None = Field(default=None, description="column that says it; null: the one named as `match`")
+    language: LanguageCode = Field(default="en", description="language of the captions")
+    encoding: Encoding = "utf-8"
+    max_caption_chars: Positive = Field(default=10_000, description="longer captions are cut, and counted")
+
+    @property
+    def name_column(self) -> str:
+        """The column that says which sample a row is about."""
+        return self.match_column or self.match
+
+
 Captioner = Annotated[
-    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner | ServerCaptioner,
+    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner | ServerCaptioner | TableCaptioner,
     Field(discriminator="captioner"),
 ]
 

@@ -208,5 +208,8 @@ class TextParams(Section):
             raise ValueError("template.raw is needed: queries and class names use it")
         missing = [kind for kind in self.train_kinds if kind not in self.template]
         if missing:
-            raise ValueError(f"train_kinds names {missing}, which template does not hold")
+            raise ValueError(
+                f"train_kinds names {missing}, which template does not hold; those of the paper are in "
+                "`flame docs captioners`"
+            )
         return self

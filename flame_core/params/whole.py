@@ -16,7 +16,7 @@ from flame_core.names import Name, require_name, shown
 from flame_core.params.adapt_llm import AdaptLLMParams
 from flame_core.params.alignment import ProbeParams
 from flame_core.params.caption_lm import CaptionLMParams
-from flame_core.params.captions import CaptionParams, IngestParams
+from flame_core.params.captions import NAMING_SOURCES, CaptionParams, IngestParams, TableCaptioner
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
 from flame_core.params.codes import CodesParams, SelectParams
@@ -124,6 +124,7 @@ class Params(Section):
             [
                 *self._shared_names(),
                 *self._captions_not_embedded(),
+                *self._tables_without_a_source(),
                 *self._impossible_sources(),
                 *optional_section_misfits(self),
             ],
@@ -150,6 +151,18 @@ class Params(Section):
                     ("train", name, "reading"),
                     f"recipe {name} has reading: sentence, and text.sentence is null: say there how they are read, "
                     "or train on facets",
+                )
+
+    def _tables_without_a_source(self) -> Iterator[Misfit]:
+        kinds = {source.kind for source in self.sources.values()}
+        for kind in ("short", "long"):
+            chosen = getattr(self.caption, kind)
+            needed = NAMING_SOURCES.get(chosen.match) if isinstance(chosen, TableCaptioner) else None
+            if needed and needed not in kinds:
+                yield (
+                    ("caption", kind, "match"),
+                    f"match: {chosen.match} finds the samples of a source of kind {needed}, and there is none; name "
+                    "them by key or sha256",
                 )
 
     def _impossible_sources(self) -> Iterator[Misfit]:

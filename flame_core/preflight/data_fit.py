@@ -12,7 +12,7 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.measuring.measures import headline_k, measurable
-from flame_core.params import LearnedMasksParams, Params, ServerCaptioner, TrainParams
+from flame_core.params import LearnedMasksParams, Params, ServerCaptioner, TableCaptioner, TrainParams
 from flame_core.params.auto import Schedule, fitting_batch, fitting_warmup, pictures_needed
 from flame_core.params.recipe_files import recipe_key
 from flame_core.params.section import AUTO
@@ -27,12 +27,7 @@ _NAMED = 2  # pairs named in one warning
 def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]:
     """What a run with these params would do that its user may not want."""
     found = [*_half_pairs(params, seen), *_language_warnings(params, seen), *_server_warnings(params, layout)]
-    if params.evaluate.train_language != "en" and (written := [k for k in params.text.train_kinds if k != "raw"]):
-        said = (
-            f"captioners write English, and the language of training is {params.evaluate.train_language!r}: instead of "
-            f"{' and '.join(written)} captions the raw ones are read; set it to [raw]"
-        )
-        found.append(Fault(("text", "train_kinds"), said))
+    found += _foreign_captions(params)
     for name, recipe in params.train.items():
         if "raw" not in recipe.kinds:
             kinds = ", ".join(recipe.kinds)
@@ -50,6 +45,25 @@ def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]
     if seen.val is not None:
         found += _held_out_warnings(params, seen, seen.val)
     return found
+
+
+def _foreign_captions(params: Params) -> Iterator[Fault]:
+    """Written captions that no training reads, since they are in another language than it is in."""
+    spoken = params.evaluate.train_language
+    by_language: dict[str, list[str]] = {}
+    for kind in KINDS:
+        chosen = getattr(params.caption, kind)
+        language = chosen.language if isinstance(chosen, TableCaptioner) else "en"
+        if kind in params.text.train_kinds and language != spoken:
+            by_language.setdefault(language, []).append(kind)
+    for language, kinds in by_language.items():
+        who = "captioners write English" if language == "en" else f"the table is in {language!r}"
+        others = ", ".join(kind for kind in params.text.train_kinds if kind not in kinds)
+        said = (
+            f"{who}, and the language of training is {spoken!r}: instead of {' and '.join(kinds)} captions the raw "
+            f"ones are read; set it to [{others}]"
+        )
+        yield Fault(("text", "train_kinds"), said)
 
 
 def _server_warnings(params: Params, layout: Layout) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flame_core.dvc_project.recorded import recorded_stages
 from flame_core.layout import Layout
-from flame_core.params import IngestParams, LLMParams, Params, Source
+from flame_core.params import CaptionParams, IngestParams, LLMParams, Params, Source
 
 _SOURCES = dict[str, Source]
 
@@ -19,7 +19,9 @@ class MadeWith:
     def __init__(self, params: Params, layout: Layout) -> None:
         stages = recorded_stages(layout.root)
         self._params = params
-        self._fetched, self._llm = (_recorded(stages.get(name)) for name in ("download", "fetch_llm"))
+        self._fetched, self._llm, self._captioned = (
+            _recorded(stages.get(name)) for name in ("download", "fetch_llm", "caption")
+        )
         of_ingest = _recorded(stages.get("ingest"))
         self.ingest = not of_ingest or (
             _read(_SOURCES, of_ingest.get("sources")) == params.sources
@@ -34,6 +36,10 @@ class MadeWith:
     def has_llm(self) -> bool:
         """Whether an LLM of this name is that of these params."""
         return not self._llm or _read(LLMParams, self._llm.get("llm") or {}) == self._params.llm
+
+    def has_captions(self) -> bool:
+        """Whether captions are those of these params."""
+        return not self._captioned or _read(CaptionParams, self._captioned.get("caption") or {}) == self._params.caption
 
 
 def _recorded(stage: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Folders, tables and shards that params name and that are not there."""
+"""Folders, tables and shards that params name and that are not there, and tables without the named columns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from flame_core.captions.captioner import KINDS
+from flame_core.captions.table import MANIFEST
+from flame_core.captions.tables.search import TABLE, table_of_captions
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
-from flame_core.data.sources.table import TABLES
+from flame_core.data.sources.table import TABLES, read_table
+from flame_core.data.sources.table_files import table_files
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import did_you_mean, expanded
-from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
+from flame_core.params import FolderSource, Params, TableCaptioner, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
 from flame_core.preflight.made_with import MadeWith
@@ -93,9 +98,10 @@ def _address_faults(address: str, key: tuple[str, ...]) -> Iterator[Fault]:
 
 
 def _model_faults(params: Params, layout: Layout, made: MadeWith) -> Iterator[Fault]:
-    models: dict[tuple[str, ...], str | None] = {
-        ("caption", kind, "model"): getattr(getattr(params.caption, kind), "model", None) for kind in ("short", "long")
-    }
+    models: dict[tuple[str, ...], str | None] = {}
+    if not ((layout.captions / MANIFEST).is_file() and made.has_captions()):
+        models = {("caption", kind, "model"): getattr(getattr(params.caption, kind), "model", None) for kind in KINDS}
+        yield from _caption_table_faults(params, layout)
     if not ((layout.llm / params.llm.name).is_dir() and made.has_llm()):
         models["llm", "source"] = params.llm.source
     for key, source in models.items():
@@ -103,6 +109,23 @@ def _model_faults(params: Params, layout: Layout, made: MadeWith) -> Iterator[Fa
         place = layout.resolve(path)
         if kind == "path" and not (place.is_dir() or (key[0] == "llm" and place.is_file())):
             yield Fault(key, _missing_folder(place))
+
+
+def _caption_table_faults(params: Params, layout: Layout) -> Iterator[Fault]:
+    """Tables of captions that are not there, or whose beginning cannot be read; those in `data/` a stage may make."""
+    for kind in KINDS:
+        chosen = getattr(params.caption, kind)
+        if not isinstance(chosen, TableCaptioner):
+            continue
+        place = linked_place(layout, chosen.path)
+        if layout.data in place.parents:
+            continue
+        try:
+            for file in table_files(place, TABLE):
+                if file.suffix.lower() != ".gz":  # which would have to be unpacked as a whole
+                    next(read_table(table_of_captions(chosen, file, [])), None)
+        except InputError as error:
+            yield Fault(("caption", kind, "path"), f"{error}{'' if place.exists() else _nearest(place)}")
 
 
 def _missing_folder(folder: Path) -> str:

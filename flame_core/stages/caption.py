@@ -2,7 +2,7 @@
 
 The unit of work is a shard. A captioner that generates text loads its model only if a shard is not in the work cache,
 in a single process; without such a captioner, several processes share the shards. A chat server is asked about all
-missing shards before, and the captions are made from its answers.
+missing shards before, and tables of captions are read before; the captions are made from the answers and the texts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from flame_core.captions.server.client import is_readable_on_the_way
 from flame_core.captions.server.question import identity as server_identity
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import MANIFEST, Caption, read_captions, write_captions
+from flame_core.captions.tables.captioner import TableCaptioner as FromTable
+from flame_core.captions.tables.captioner import identity as table_identity
+from flame_core.captions.tables.search import FoundTexts, ShardTexts, find_texts
 from flame_core.data.captions_text import primary_language
 from flame_core.data.shards import INDEX, SPLITS, Sample, read_index, read_shard, shard_names
 from flame_core.digest import json_bytes, text_sha256, write_json
@@ -41,6 +44,7 @@ from flame_core.params import (
     Params,
     RewriteCaptioner,
     ServerCaptioner,
+    TableCaptioner,
     TrainedCaptioner,
     VLMCaptioner,
 )
@@ -65,6 +69,7 @@ class CaptionTask:
     params: CaptionParams
     layout: Layout
     work: WorkCache
+    texts: Mapping[Kind, ShardTexts]  # of the kinds that tables have
 
 
 def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
@@ -87,15 +92,19 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     verified = verify({layout.shards: [INDEX, "*.tar"]})
     recorded = read_digests(layout.shards)
     shards = {name: recorded[name] for name in names}
-    digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
+    found = _read_tables(chosen, params, layout)
+    texts: dict[str, dict[Kind, ShardTexts]] = {
+        name: {kind: each.shards[name] for kind, each in found.items()} for name in names
+    }
+    digests = {name: work.digest(_inputs(shards[name], writers, texts[name])) for name in names}
     units = work.find_all({digest: digest for digest in digests.values()})
     tasks = {
-        digest: CaptionTask(layout.shards / name, digest, params.caption, layout, work)
+        digest: CaptionTask(layout.shards / name, digest, params.caption, layout, work, texts[name])
         for name, digest in digests.items()
         if digest not in units
     }
     _ask_servers(params.caption, layout, list(tasks.values()), retry_failed)
-    generating = any(writer["captioner"] not in ("metadata", "server") for writer in writers.values())
+    generating = any(writer["captioner"] not in ("metadata", "server", "table") for writer in writers.values())
     workers = 1 if generating else settings().workers  # a model is loaded once, on one device
     try:
         done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards", gpu=generating)
@@ -108,7 +117,11 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     summaries = {name: json.loads(unit.file(SUMMARY).read_text("utf-8")) for name, unit in by_name.items()}
     checks = check(params.caption.gates, summaries, _index_keys(layout.shards))
     manifest = {
-        "kinds": {"raw": {"captioner": "source"}, **writers},
+        "kinds": {
+            "raw": {"captioner": "source"},
+            **writers,
+            **{kind: writers[kind] | {"sha256": each.tables} for kind, each in found.items()},
+        },
         "shards": {
             name: {
                 "shard_sha256": shards[name],
@@ -126,10 +139,26 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     sha256 = {Path(name).with_suffix(".parquet").as_posix(): unit.sha256[CAPTIONS] for name, unit in by_name.items()}
     sha256 |= {_ledger(name): unit.sha256[LEDGER] for name, unit in ledgers.items()}
     gather(layout.captions, layout.state, files, contents, sha256)
-    facts("caption", {**_facts(by_name, len(tasks), checks), "verified": verified})
+    rows = {f"{kind} table: {name}": n for kind, each in found.items() for name, n in each.counts.items()}
+    facts("caption", {**_facts(by_name, len(tasks), checks), **rows, "verified": verified})
     gates.warn(checks)
     kinds = ["raw", *writers]
     table("sample captions", ["sample", *kinds], _examples(by_name[names[0]].file(CAPTIONS), kinds))
+
+
+def _read_tables(chosen: Mapping[Kind, AnyCaptioner], params: Params, layout: Layout) -> dict[Kind, FoundTexts]:
+    """What tables have of the samples, of the kinds that are in tables."""
+    return {
+        kind: find_texts(f"caption.{kind}", captioner, params.sources, layout)
+        for kind, captioner in chosen.items()
+        if isinstance(captioner, TableCaptioner)
+    }
+
+
+def _inputs(shard: str, writers: Mapping[str, Any], texts: Mapping[Kind, ShardTexts]) -> dict[str, Any]:
+    """What the captions of a shard depend on."""
+    own = {"texts": {kind: each.sha256 for kind, each in texts.items()}} if texts else {}
+    return {"shard": shard, "writers": dict(writers), **own}
 
 
 def _ask_servers(params: CaptionParams, layout: Layout, tasks: Sequence[CaptionTask], again: bool) -> None:
@@ -172,7 +201,7 @@ def caption_shard(task: CaptionTask) -> Unit:
 
 
 def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Captioner]:
-    """The captioner of each kind in params, except servers. A model is loaded only with the first shard."""
+    """The captioner of each kind in params, except servers and tables. A model is loaded only with the first shard."""
     from flame_core.captions import metadata, rewrite, vlm
     from flame_core.captions.appearance import measure_jpeg
 
@@ -188,7 +217,7 @@ def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Caption
                 captioners[kind] = vlm.VLMCaptioner(chosen, layout)
             case TrainedCaptioner():
                 captioners[kind] = trained.TrainedCaptioner(chosen, layout)
-            case ServerCaptioner():
+            case ServerCaptioner() | TableCaptioner():
                 pass
     return captioners
 
@@ -202,6 +231,8 @@ def describe(captioner: AnyCaptioner, identify: Callable[[str], str], layout: La
             return trained.identity(captioner, layout)
         case ServerCaptioner():
             return server_identity(captioner)
+        case TableCaptioner():
+            return table_identity(captioner)
     return {
         **captioner.model_dump(exclude={"model", "prompt"}),
         "model": model_name(captioner.model),
@@ -227,7 +258,7 @@ def _write(task: CaptionTask, folder: Path) -> UnitRecord:
             if isinstance(text, Failure):
                 reasons.append(f"{kind}: {text.reason}")
             else:
-                captions.append(Caption(row, sample.key, kind, text, "en", each.provenances[row]))
+                captions.append(Caption(row, sample.key, kind, text, each.language, each.provenances[row]))
         if reasons:
             failures[sample.key] = "; ".join(reasons)
     write_captions(folder / CAPTIONS, captions)
@@ -245,9 +276,11 @@ def _written(task: CaptionTask, samples: Sequence[Sample]) -> dict[Kind, Written
         if isinstance(chosen, ServerCaptioner):
             with closing(Answers(answers_file(task.layout))) as answers:
                 written[kind] = FromServer(chosen, kind, answers).write(samples)
+        elif isinstance(chosen, TableCaptioner):
+            captioner = FromTable(chosen, task.texts[kind])
+            written[kind] = Written.by(captioner, samples, chosen.language)
         else:
-            captioner = captioners[kind]
-            written[kind] = Written(captioner.captions(samples), [captioner.provenance] * len(samples))
+            written[kind] = Written.by(captioners[kind], samples)
     return written
 
 

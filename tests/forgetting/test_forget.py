@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from flame_core.captions.server.answers import Answer, Answers, answers_file
 from flame_core.data.forgotten import Forgotten, ForgottenSample, read_forgotten, write_forgotten
@@ -26,7 +27,7 @@ from flame_core.forgetting.forget import forget
 from flame_core.forgetting.requests import read_requests
 from flame_core.inline_pictures import square_view, thumbnail
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import CaptionParams, Params
 from flame_core.search.stored_vectors import StoredVectors
 from flame_core.stages import caption, download, ingest
 from tests.data.drawings import drawing, encoded, png
@@ -299,6 +300,24 @@ def test_the_own_folder_stays_even_below_data(tmp_path: Path):
     run(params, layout, "s/0007")
     assert tree(layout.data / "mine") == before
     assert found_in(layout.shards, CAPTIONS.format(7).encode()) == []
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_an_own_table_of_captions_stays_unless_a_stage_makes_it(project: tuple[Params, Layout], made: bool):
+    params, layout = project
+    table = layout.data / "mine.csv"
+    table.write_text("key,caption\ns/0007,a long text\ns/0008,another\n")
+    chosen = {"captioner": "table", "path": "data/mine.csv"}
+    params = params.model_copy(update={"caption": CaptionParams.model_validate({"short": None, "long": chosen})})
+    if made:
+        stages = {"mine": {"cmd": "python mine.py", "outs": ["data/mine.csv"]}}
+        (layout.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    caption.run(params, layout)
+    assert list((layout.work / "caption_tables").glob("*/texts.parquet"))
+    report = run(params, layout, "s/0007")
+    assert table.exists() != made
+    assert "the table of long captions itself: data/mine.csv" in report.purged.unreached
+    assert not list((layout.work / "caption_tables").glob("*/texts.parquet"))
 
 
 def test_the_own_folder_stays_where_a_reproduction_links_it(project: tuple[Params, Layout], tmp_path: Path):

@@ -61,6 +61,12 @@ def test_adapters_wait_for_the_llm(project):
     assert ("link-lexvla-frozen", "fetch_llm") not in edges(frozen.root)
 
 
+def test_a_table_of_captions_that_a_stage_makes_is_a_dep(project):
+    table = "caption.long={captioner: table, path: %s}"
+    assert deps(opened(project, table % "data/recaptions/"), "caption") == ["data/shards", "data/recaptions"]
+    assert deps(opened(project, table % "mine/recaptions.csv"), "caption") == ["data/shards"]
+
+
 def test_an_evaluation_waits_for_the_captioner_that_its_report_shows(project):
     run = opened(project, *ALIGNED)
     require_links(run, load_params(run))

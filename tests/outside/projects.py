@@ -53,6 +53,11 @@ def of_a_captioner(layout: Layout) -> Path:
     return folder / "model.safetensors"
 
 
+def of_a_table(layout: Layout) -> Path:
+    set_params(layout, {"caption": {"long": {"captioner": "table", "path": "captions.csv"}}})
+    return layout.root / "captions.csv"
+
+
 def of_a_benchmark(layout: Layout) -> Path:
     datasets.crossmodal(layout.root / "datasets/many")
     set_params(layout, {"evaluate": {"benchmarks": {"data": "datasets", "names": ["sets/many.yaml"]}}})

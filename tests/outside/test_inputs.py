@@ -28,6 +28,7 @@ from tests.outside.projects import (
     of_a_captioner,
     of_a_definition,
     of_a_scorer,
+    of_a_table,
     of_a_tagger,
     of_a_teacher,
     set_up_dvc,
@@ -123,6 +124,7 @@ def test_an_llm_of_this_machine_counts(layout: Layout, tmp_path: Path, byte_toke
     ("stage", "file_of"),
     [
         ("caption", of_a_captioner),
+        ("caption", of_a_table),
         ("embed", of_a_benchmark),
         ("embed", of_a_definition),
         ("baselines", of_a_baseline),

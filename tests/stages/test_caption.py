@@ -38,11 +38,11 @@ def use_workers(monkeypatch, count: int) -> None:
     settings.cache_clear()
 
 
-def make_params(**changes) -> Params:
+def make_params(sources=None, **changes) -> Params:
     section = {"prefix": "{caption}", "facets": ["means"]}
     return Params.model_validate(
         {
-            "sources": {"test": {"kind": "folder", "path": "x"}},
+            "sources": sources or {"test": {"kind": "folder", "path": "x"}},
             "caption": changes,
             "llm": {"name": "x", "source": "path:x"},
             "text": {"template": dict.fromkeys(("raw", "short", "long"), section), "layer": 1},
@@ -61,7 +61,7 @@ def write_shards(root: Path, shards: dict[str, list[Sample]], checks=()) -> Layo
         path.parent.mkdir(parents=True, exist_ok=True)
         for row, (one, (offset, size)) in enumerate(zip(samples, write_shard(path, samples), strict=True)):
             place = {"key": one.key, "split": name[:-10], "shard": name, "row": row, "offset": offset, "size": size}
-            rows.append(place | {"width": 200, "height": 200, "sha256": "0" * 64, "captions": 1})
+            rows.append(place | {"width": 200, "height": 200, "sha256": one.meta["sha256"], "captions": 1})
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), layout.shards / INDEX)
     (layout.shards / gates.CHECKS).write_bytes(gates.to_bytes(checks))
     write_digests(layout.shards)

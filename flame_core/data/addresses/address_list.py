@@ -6,11 +6,7 @@ costs only itself and becomes a problem of the source.
 
 from __future__ import annotations
 
-import gzip
-import shutil
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,36 +17,13 @@ from flame_core.data.sources import Problem
 from flame_core.data.sources.delimited import headless_rows
 from flame_core.data.sources.listing_writer import plain
 from flame_core.data.sources.table import LONGEST, Row, Table, read_table
+from flame_core.data.sources.table_files import kind_of_table, unpacked
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.digest import canonical_json
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
-
-
-def list_files(path: Path) -> list[Path]:
-    """The files of a list, in order.
-
-    Raises:
-        InputError: there are none.
-    """
-    if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.is_file() and kind_of_list(each))
-        if not files:
-            raise InputError(f"{path} holds no list of addresses ({', '.join(SUFFIXES)}, each also with .gz)")
-        return files
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; `path` of the source must name a list of addresses, or their folder")
-    if not kind_of_list(path):
-        raise InputError(f"{path.name}: a list of addresses is {', '.join(SUFFIXES)}, each also with .gz")
-    return [path]
-
-
-def kind_of_list(path: Path) -> str | None:
-    """`.tsv` for `a.tsv` and `a.tsv.gz`; None if it is no list."""
-    name = path.name.lower().removesuffix(".gz")
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+LIST = "list of addresses"
 
 
 @dataclass(frozen=True)
@@ -68,7 +41,7 @@ class ListReader:
             InputError: a file is damaged, or lacks a column.
         """
         for path in files:
-            with self._unpacked(path) as place:
+            with unpacked(path, self.scratch) as place:
                 for number, row in self._rows(place, path):
                     url = row.get(self.params.url_column)
                     if not isinstance(url, str) or not url.strip():
@@ -93,22 +66,6 @@ class ListReader:
             address_key(url), url, digest(params.sha256_column), digest(params.md5_column), f"[{text}]"
         )  # fmt: skip
 
-    @contextmanager
-    def _unpacked(self, path: Path) -> Iterator[Path]:
-        if path.suffix.lower() != ".gz":
-            yield path
-            return
-        place = self.scratch / path.name[:-3]
-        try:
-            with gzip.open(path) as packed, place.open("wb") as file:
-                shutil.copyfileobj(packed, file, 1 << 20)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: damaged gzip ({error})") from None
-        try:
-            yield place
-        finally:
-            place.unlink()
-
     def _rows(self, place: Path, path: Path) -> Iterator[tuple[int, Row]]:
         params = self.params
         others = (params.licence_column, params.sha256_column, params.md5_column, *params.keep_columns)
@@ -118,10 +75,10 @@ class ListReader:
             needed=tuple(dict.fromkeys((params.url_column, params.caption_column, *filter(None, others)))),
             others=(),
             encoding="utf-8",
-            delimiter="\t" if kind_of_list(path) == ".tsv" else None,
+            delimiter="\t" if kind_of_table(path) == ".tsv" else None,
             problems=self.problems,
         )
-        if kind_of_list(path) not in (".csv", ".tsv"):
+        if kind_of_table(path) not in (".csv", ".tsv"):
             yield from read_table(table)
         elif params.columns is None:
             _require_header(table)

@@ -16,7 +16,8 @@ from tempfile import TemporaryFile
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.data.addresses.address_list import kind_of_list, list_files
+from flame_core.data.addresses.address_list import LIST
+from flame_core.data.sources.table_files import kind_of_table, table_files
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 from flame_core.quantities import duration, size_text
@@ -40,13 +41,13 @@ def count_rows(path: Path) -> int:
         InputError: there is no list, or a file of it is damaged; names it.
         OSError: it cannot be read.
     """
-    return sum(_rows(each) for each in list_files(path))
+    return sum(_rows(each) for each in table_files(path, LIST))
 
 
 def _rows(path: Path) -> int:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            return _parquet_rows(file) if kind_of_list(path) == ".parquet" else _lines(file)
+            return _parquet_rows(file) if kind_of_table(path) == ".parquet" else _lines(file)
     except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk: gzip's and Arrow's own have no number
             raise

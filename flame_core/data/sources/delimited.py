@@ -81,7 +81,7 @@ def _rows(table: Table) -> Iterator[tuple[int, Row]]:
     lines = _Lines(text_lines(table.path, table.encoding))
     head = next((line for line in lines if line.strip()), "")
     if "\0" in head:
-        table.refuse("looks like UTF-16 without a byte order mark; name it in the source's `encoding`: utf-16-le")
+        table.refuse("looks like UTF-16 without a byte order mark; name it in `encoding`: utf-16-le")
     if undecoded(head):
         table.refuse(f"has a header that {table.not_decoded}")
     delimiter, columns = _header(table, head)

@@ -52,7 +52,7 @@ class Table:
 
     @property
     def not_decoded(self) -> str:
-        return f"is not {self.encoding}; the source's `encoding` may name another, such as cp1252"
+        return f"is not {self.encoding}; `encoding` may name another, such as cp1252"
 
 
 def text_size(value: Any) -> int:

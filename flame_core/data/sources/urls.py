@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from aiohttp.abc import AbstractResolver
 
 from flame_core.data import chunks
-from flame_core.data.addresses.address_list import ListReader, list_files
+from flame_core.data.addresses.address_list import LIST, ListReader
 from flame_core.data.addresses.attempts import ATTEMPTS, OPTED_OUT, SCHEMA, TAR
 from flame_core.data.addresses.courtesy import tidy
 from flame_core.data.addresses.crawl import Pace
@@ -40,6 +40,7 @@ from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE
 from flame_core.data.sources.listing_writer import write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
+from flame_core.data.sources.table_files import table_files
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
@@ -88,7 +89,7 @@ class Urls:
 
     def _sorted(self, work: WorkCache) -> Unit:
         """The unit with the sorted list."""
-        files = list_files(self._path)
+        files = table_files(self._path, LIST)
         fields = {"columns", "url_column", "caption_column", "licence_column", "sha256_column", "md5_column"}
         inputs = {
             "kind": "addresses",

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flame_core.data.addresses.address_list import ListReader, list_files
+from flame_core.data.addresses.address_list import LIST, ListReader
 from flame_core.data.addresses.attempts import address_key
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.addresses.sorted_list import SortedList, read_addresses, read_keys, write_sorted
 from flame_core.data.sources import Problem
+from flame_core.data.sources.table_files import table_files
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 
@@ -27,7 +28,7 @@ ROWS = [("http://a.org/1.jpg", 'a "quoted" dog'), ("http://a.org/2.jpg", "zwei H
 def read(path: Path, scratch: Path, **values: Any) -> tuple[list[tuple[str, Any]], list[Problem]]:
     problems: list[Problem] = []
     params = UrlsSource.model_validate({"kind": "urls", "path": str(path), **values})
-    found = ListReader(params, problems, scratch).addresses(list_files(path))
+    found = ListReader(params, problems, scratch).addresses(table_files(path, LIST))
     return [(each.url, each.records[0]["captions"]) for each in found], problems
 
 

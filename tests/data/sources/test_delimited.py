@@ -79,7 +79,7 @@ def test_an_encoding_is_asked_for_or_its_rows_are_named(tmp_path: Path):
     content = "image,caption\na.png,un café\nb.png,a cat\nc.png,l’été\n".encode("cp1252")
     rows, problems = _read(tmp_path, content)
     assert [row["caption"] for _, row in rows] == ["a cat"]
-    assert problems[0].startswith("row 1 (line 2) is not utf-8; the source's `encoding` may name another")
+    assert problems[0].startswith("row 1 (line 2) is not utf-8; `encoding` may name another")
     assert len(problems) == 2
     rows, problems = _read(tmp_path, content, encoding="cp1252")
     assert [row["caption"] for _, row in rows] == ["un café", "a cat", "l’été"]

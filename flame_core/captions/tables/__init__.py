@@ -1,0 +1,1 @@
+"""`captioner: table`: captions that are there already."""

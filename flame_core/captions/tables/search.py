@@ -1,0 +1,194 @@
+"""Reads the tables of a `captioner: table`: the caption of each sample that they have one for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flame_core.captions.tables.names import SampleNames
+from flame_core.captions.tables.sorted_texts import SortedTexts
+from flame_core.data.captions_text import clean_caption
+from flame_core.data.shards import INDEX, Index, read_index
+from flame_core.data.sources import Problem
+from flame_core.data.sources.accounting import Problems
+from flame_core.data.sources.listing_writer import plain
+from flame_core.data.sources.record import texts_in
+from flame_core.data.sources.table import Table, read_table
+from flame_core.data.sources.table_files import kind_of_table, table_files, unpacked
+from flame_core.digest import file_sha256, write_json
+from flame_core.errors import InputError
+from flame_core.graph.section_stages import linked_place
+from flame_core.layout import Layout
+from flame_core.names import shown
+from flame_core.params import Source, TableCaptioner
+from flame_core.verification import read_digests
+from flame_core.work import UnitRecord, WorkCache
+
+TABLE = "table of captions"
+_TEXTS, _ABOUT = "texts.parquet", "about.json"
+_ROWS = 4096  # that are looked up at once
+_SAID = 3  # rows that cannot be read, named in a warning
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardTexts:
+    """The texts of a shard's samples: rows `start` to `stop` (not included) of a file, and a digest of them."""
+
+    path: Path
+    start: int
+    stop: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FoundTexts:
+    """What tables say of the samples.
+
+    Attributes:
+        shards: {shard: its texts}.
+        tables: {file of the table: sha256}.
+        counts: of texts, and of rows by what became of them.
+    """
+
+    shards: Mapping[str, ShardTexts]
+    tables: Mapping[str, str]
+    counts: Mapping[str, int]
+
+
+def find_texts(key: str, params: TableCaptioner, sources: Mapping[str, Source], layout: Layout) -> FoundTexts:
+    """The texts of all samples that the tables have one for; `key` is that of the captioner in params.
+
+    Raises:
+        InputError: a table is missing or damaged or lacks a column, or no row has a text for a sample.
+    """
+    try:
+        files = table_files(linked_place(layout, params.path), TABLE)
+        tables = {each.name: file_sha256(each) for each in files}
+        inputs = {
+            "unit": "texts",
+            "tables": tables,
+            "params": params.model_dump(exclude={"path"}),
+            "sources": sorted(sources) if params.match in ("url", "image") else [],
+            "index": read_digests(layout.shards)[INDEX],
+        }
+        search = _Search(params, files, sources)
+        unit = WorkCache(layout.work, "caption_tables").get(inputs, lambda folder: search.write(folder, layout))
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+    about = json.loads(unit.file(_ABOUT).read_bytes())
+    if about["unreadable"]:
+        log.warning("%s: rows that cannot be read: %s", key, about["unreadable"])
+    shards = {name: ShardTexts(unit.file(_TEXTS), *rows) for name, rows in about["shards"].items()}
+    return FoundTexts(shards, tables, unit.record.counts)
+
+
+@dataclass(frozen=True)
+class _Search:
+    params: TableCaptioner
+    files: Sequence[Path]
+    sources: Mapping[str, Source]
+
+    def write(self, folder: Path, layout: Layout) -> UnitRecord:
+        """The texts in the order of the shards, and what else is known about them."""
+        index = read_index(layout.shards).in_order()
+        names = SampleNames(index, self.params, self.sources)
+        problems, counts = Problems(), Counter[str]()
+        rows, first = self._rows(folder, problems), ""
+        with SortedTexts(folder, index) as texts:
+            while some := list(islice(rows, _ROWS)):
+                first = first or some[0][0]
+                counts["rows"] += len(some)
+                known = np.zeros(len(some), bool)
+                for places in names.places([name for name, _ in some]):
+                    known |= places >= 0
+                    for row in np.flatnonzero(places >= 0).tolist():
+                        counts.update(self._take(texts, int(places[row]), some[row][1]))
+                counts["rows of no sample"] += int(np.count_nonzero(~known))
+            if not counts["texts"]:
+                raise InputError(self._nothing(index, counts, first, problems))
+            shards = texts.write(folder / _TEXTS)
+        write_json(folder / _ABOUT, {"shards": shards, "unreadable": _said(problems.rows())})
+        counts["unreadable rows"] = sum(problem.count for problem in problems.rows())
+        return UnitRecord({name: count for name, count in counts.items() if count})
+
+    def _rows(self, scratch: Path, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+        """(what it calls its sample, value of the caption column) of each row of all files."""
+        column = self.params.name_column
+        for path in self.files:
+            with unpacked(path, scratch) as place:
+                table = table_of_captions(self.params, place, problems)
+                for number, row in read_table(table):
+                    name = row[column]
+                    if isinstance(name, str) and name.strip():
+                        yield name, row[self.params.caption_column]
+                    else:
+                        table.damaged(f"row {number}", f"has no text in the column {column!r}")
+
+    def _take(self, texts: SortedTexts, place: int, value: Any) -> list[str]:
+        """Keep the text of a row if its sample has none yet; returns what became of the row."""
+        chosen = self.params
+        own = texts_in(value, chosen.language).get(chosen.language, [])
+        cleaned = (clean_caption(plain(text), chosen.max_caption_chars) for text in own)
+        text, cut = next((each for each in cleaned if each[0]), ("", False))
+        if not text:
+            return ["rows without a text"]
+        if texts.has(place):
+            return ["further rows of a sample"]
+        texts.add(place, text)
+        return ["texts", *(["texts cut"] if cut else [])]
+
+    def _nothing(self, index: Index, counts: Counter[str], first: str, problems: Problems) -> str:
+        """Why no sample has a text."""
+        what = self.files[0].parent if len(self.files) > 1 else self.files[0]
+        chosen = self.params
+        if not counts["rows"]:
+            said = _said(problems.rows())
+            return f"{what} has no row that can be read{f': {said}' if said else ''}"
+        if counts["rows of no sample"] < counts["rows"]:
+            return (
+                f"{what} has no text in {chosen.language!r} for any sample: see `caption_column` "
+                f"({chosen.caption_column}) and `language`"
+            )
+        sample = next(iter(index))
+        known = {"sha256": sample.sha256, "key": sample.key}.get(chosen.match)
+        return (
+            f"none of the {counts['rows']:,} rows of {what} is about a sample of {INDEX}: the first has "
+            f"{shown(first)} in the column {chosen.name_column!r}"
+            + (f", and a {chosen.match} looks like {known}" if known else f", taken for {_MEANS[chosen.match]}")
+            + "; see `match` and `match_column`"
+        )
+
+
+_MEANS = {
+    "url": "an address as a source of kind urls lists it",
+    "image": "a file as it is called below `path` of a source of kind folder",
+}
+
+
+def table_of_captions(params: TableCaptioner, path: Path, problems: list[Problem]) -> Table:
+    """How to read a file of the table."""
+    return Table(
+        path=path,
+        picture_column=params.name_column,
+        needed=(params.name_column, params.caption_column),
+        others=(),
+        encoding=params.encoding,
+        delimiter="\t" if kind_of_table(path) == ".tsv" else None,
+        problems=problems,
+    )
+
+
+def _said(problems: Sequence[Problem]) -> str:
+    """The first problems and the number of the others, for people."""
+    said = "; ".join(f"{each.file}: {each.detail}" for each in problems[:_SAID])
+    more = sum(each.count for each in problems[_SAID:])
+    return f"{said}; and {more:,} more" if more else said

@@ -1,0 +1,60 @@
+"""The files of a large table: one file or a folder of them, each as it is or packed with gzip."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flame_core.data.sources.table import TABLES
+from flame_core.errors import InputError
+
+
+def table_files(path: Path, what: str) -> list[Path]:
+    """The files of a table, in order; `what` they are (list of addresses), for people.
+
+    Raises:
+        InputError: there are none.
+    """
+    kinds = f"{', '.join(TABLES)}, each also with .gz"
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.is_file() and kind_of_table(each))
+        if not files:
+            raise InputError(f"{path} holds no {what} ({kinds})")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; `path` must name a {what}, or their folder")
+    if not kind_of_table(path):
+        raise InputError(f"{path.name}: a {what} is {kinds}")
+    return [path]
+
+
+def kind_of_table(path: Path) -> str | None:
+    """`.tsv` for `a.tsv` and `a.tsv.gz`; None if it is no table."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in TABLES if name.endswith(suffix)), None)
+
+
+@contextmanager
+def unpacked(path: Path, scratch: Path) -> Iterator[Path]:
+    """The file itself, or what gzip packed in it, as a file in the folder `scratch` that is then removed.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if path.suffix.lower() != ".gz":
+        yield path
+        return
+    place = scratch / path.name[:-3]
+    try:
+        with gzip.open(path) as packed, place.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged gzip ({error})") from None
+    try:
+        yield place
+    finally:
+        place.unlink()
