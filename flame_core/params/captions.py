@@ -123,7 +123,10 @@ class TrainedCaptioner(Section):
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the LLM")
 
 
-NAMING_SOURCES = {"url": "urls", "image": "folder"}  # what a table may call a sample: the kind of its source
+NAMING_SOURCES = {  # what a table may call a sample: the kinds of sources that have such names
+    "url": ("urls",),
+    "image": ("folder", "webdataset", "hub"),
+}
 
 
 class TableCaptioner(Section):
@@ -139,7 +142,7 @@ class TableCaptioner(Section):
     match: Literal["key", "url", "image", "sha256"] = Field(
         default="key",
         description="what a row calls its sample: the key or sha256 that it has in data/shards/index.parquet, its "
-        "address in a source of kind urls; its file in a source of kind folder",
+        "address in a source of kind urls, or its file in a folder or a tar",
     )
     match_column: str | None = Field(default=None, description="column that says it; null: the one named as `match`")
     language: LanguageCode = Field(default="en", description="language of the captions")

@@ -157,12 +157,12 @@ class Params(Section):
         kinds = {source.kind for source in self.sources.values()}
         for kind in ("short", "long"):
             chosen = getattr(self.caption, kind)
-            needed = NAMING_SOURCES.get(chosen.match) if isinstance(chosen, TableCaptioner) else None
-            if needed and needed not in kinds:
+            needed = NAMING_SOURCES.get(chosen.match, ()) if isinstance(chosen, TableCaptioner) else ()
+            if needed and kinds.isdisjoint(needed):
                 yield (
                     ("caption", kind, "match"),
-                    f"match: {chosen.match} finds the samples of a source of kind {needed}, and there is none; name "
-                    "them by key or sha256",
+                    f"match: {chosen.match} finds the samples of a source of kind {' or '.join(needed)}, and there is "
+                    "none; name them by key or sha256",
                 )
 
     def _impossible_sources(self) -> Iterator[Misfit]:

@@ -141,6 +141,10 @@ def test_other_columns_another_language_and_both_kinds_of_one_table(layout):
     [
         ("url", "urls", safe_key(f"mine/{address_key('http://a.org/1.jpg?x=ä')}"), " http://a.org/1.jpg?x=ä"),
         ("image", "folder", safe_key(f"mine/{safe_key('birds/a big bird')}"), "birds/a big bird.png"),
+        ("image", "folder", "mine/c", "./c.jpeg"),
+        ("image", "folder", safe_key("mine/" + safe_key("a.b")), "a.b"),
+        ("image", "webdataset", "mine/00000/000000012", "00000/000000012.jpg"),
+        ("image", "hub", "mine/00000/000000012", "00000/000000012"),
         ("sha256", "webdataset", "mine/0/a", "AB" * 32),
     ],
 )
@@ -148,7 +152,8 @@ def test_rows_may_call_samples_otherwise(tmp_path, match, kind, key, name):
     samples = [sample(key, sha256="ab" * 32), sample("mine/other")]
     layout = write_shards(tmp_path, {"train/00000.tar": samples, "val/00000.tar": [sample("v/0")]})
     write_csv(tmp_path / "captions.csv", [("not/this", "lost"), (name, "found")], (match, "caption"))
-    sources = {"mine": {"kind": kind, "path": "x"}, "others": {"kind": kind, "path": "y"}}
+    place = {"repo": "a/b", "revision": "0" * 40} if kind == "hub" else {"path": "x"}
+    sources = {name: {"kind": kind, **place} for name in ("mine", "others")}
     caption.run(of_table(sources=sources, match=match), layout)
     assert written(layout) == {key: "found"}
 
@@ -209,7 +214,7 @@ def a_csv(path: Path) -> None:
         (
             lambda path: write_csv(path, [("b.png", "x")]),
             {"match": "image", "match_column": "key"},
-            "taken for a file as it is called below `path` of a source of kind folder; see",
+            "taken for a file below `path` of a source .*; see",
         ),
     ],
 )

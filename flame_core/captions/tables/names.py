@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ class SampleNames:
 
     def __init__(self, index: Index, params: TableCaptioner, sources: Mapping[str, Source]) -> None:
         self._match = params.match
-        self._sources = sorted(name for name, each in sources.items() if each.kind == NAMING_SOURCES.get(params.match))
+        kinds = NAMING_SOURCES.get(params.match, ())
+        self._sources = sorted(name for name, each in sources.items() if each.kind in kinds)
         column = "sha256" if params.match == "sha256" else "key"
         batches = index.table.select([column]).to_batches(max_chunksize=4096)
         names = (text_id(name) for batch in batches for name in batch.column(0).to_pylist())
@@ -36,12 +38,17 @@ class SampleNames:
         names = [plain(name).strip() for name in names]
         if self._match == "key":
             yield self._found(names)
-        elif self._match == "sha256":
+        if self._match == "sha256":
             yield self._found([name.lower() for name in names])
-        else:
-            below = [address_key(name) if self._match == "url" else safe_key(stem_of(name)) for name in names]
-            for source in self._sources:
-                yield self._found([safe_key(f"{source}/{name}") for name in below])
+        for source in self._sources:
+            if self._match == "url":
+                yield self._found_in(source, map(address_key, names))
+            else:  # `a.b` may be a name without a suffix
+                whole = self._found_in(source, (PurePosixPath(name).as_posix() for name in names))
+                yield np.where(whole >= 0, whole, self._found_in(source, map(stem_of, names)))
+
+    def _found_in(self, source: str, names: Iterable[str]) -> NDArray[np.int64]:
+        return self._found([safe_key(f"{source}/{safe_key(name)}") for name in names])
 
     def _found(self, names: Sequence[str]) -> NDArray[np.int64]:
         if not len(self._ids):

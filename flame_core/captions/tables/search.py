@@ -170,7 +170,7 @@ class _Search:
 
 _MEANS = {
     "url": "an address as a source of kind urls lists it",
-    "image": "a file as it is called below `path` of a source of kind folder",
+    "image": "a file below `path` of a source (birds/1.jpg), or a tar and a member of it (00000/000000012.jpg)",
 }
 
 
