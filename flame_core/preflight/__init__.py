@@ -20,6 +20,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params, load_params
 from flame_core.params.validation import Fault
 from flame_core.params.whole import examine_params
+from flame_core.preflight.benchmarks import benchmark_data
 from flame_core.preflight.data_fit import chosen_values, data_warnings
 from flame_core.preflight.data_look import look, place_of
 from flame_core.preflight.linked_data import linked_data_faults
@@ -75,6 +76,9 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
         except ParamsError as error:
             return Checked(written.source, None, [str(error)], [])
     with_data = _with_data(params, run, layout)
+    damaged, missing = benchmark_data(params, with_data)
+    if faults := [placed(fault) for fault in damaged]:
+        return Checked(written.source, None, faults, [])
     seen = look(params, with_data)
     if faults := [placed(Fault(place_of(params, name), why)) for name, why in seen.refused.items()]:
         return Checked(written.source, None, faults, [])
@@ -82,7 +86,7 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
     if faults := [placed(each.fault) for each in of_data if not each.may_change]:
         return Checked(written.source, None, faults, [])
     warnings = [placed(each.fault) for each in of_data]
-    warnings += [placed(warning) for warning in data_warnings(params, with_data, seen)]
+    warnings += [placed(warning) for warning in (*data_warnings(params, with_data, seen), *missing)]
     return Checked(written.source, params, [], list(dict.fromkeys(warnings)), chosen_values(params, with_data, seen))
 
 

@@ -8,7 +8,8 @@ which benchmarks are available, and an evaluation follows from its inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flame_core.digest import value_digest
@@ -65,17 +66,25 @@ def collect(params: Params, layout: Layout, *, of_baselines: bool = False) -> li
     for entry, benchmark in zip(entries, load_benchmarks(entries, layout.project), strict=True):
         if not of_baselines and (why := lacking_template(benchmark, entry, params.text.template)):
             raise ParamsError(why, key="evaluate.benchmarks.names")
-        try:
-            content = read_content(benchmark, data)
-            split = TASKS[benchmark.task.kind].training_split(benchmark.task)
-            training = read_content(benchmark, data, split) if split else None
-            found.append(Collected(benchmark, content, training))
-        except NotAvailable as error:
-            why = str(error).replace(
-                str(data), options.data
-            )  # as in params, so that reports name no folder of this machine
-            found.append(Collected(benchmark, None, why=why))
+        each = read_benchmark(benchmark, data)
+        # as in params, so that reports name no folder of this machine
+        found.append(replace(each, why=each.why.replace(str(data), options.data)))
     return found
+
+
+def read_benchmark(benchmark: Benchmark, data: Path) -> Collected:
+    """A benchmark as its data are now; `data` is the folder of all benchmarks' data.
+
+    Raises:
+        ParamsError: its layout does not have what its task needs.
+        InputError: data are damaged.
+    """
+    try:
+        content = read_content(benchmark, data)
+        split = TASKS[benchmark.task.kind].training_split(benchmark.task)
+        return Collected(benchmark, content, read_content(benchmark, data, split) if split else None)
+    except NotAvailable as error:
+        return Collected(benchmark, None, why=str(error))
 
 
 def jobs(collected: Sequence[Collected]) -> list[Job]:
