@@ -131,7 +131,7 @@ def held_out(store: Store, recipe: TrainParams, model: Path, held: Sequence[Inde
     params, layout = store.params, store.layout
     language = params.evaluate.train_language
     jobs = {name: training_job(layout.captions, name, params.text, language) for name in {row.shard for row in held}}
-    raw = [jobs[row.shard].texts["raw"][row.row * params.text.captions_per_image] for row in held]
+    raw = [jobs[row.shard].texts["raw"][row.row * params.text.captions_of("raw")] for row in held]
     texts = list(dict.fromkeys(raw))
     pairing = Pairing.of(((i, texts.index(text)) for i, text in enumerate(raw)), texts)
     facets = TrainStore(layout.embeddings)

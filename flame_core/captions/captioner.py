@@ -47,18 +47,23 @@ class Written:
     """What a captioner wrote about the samples of a shard, in order.
 
     Attributes:
-        texts: a caption each, or why there is none.
-        provenances: where each text came from.
+        texts: their captions, at least one each, or why there is none.
+        provenances: where the captions of each sample came from.
         ledger: a row per sample about how it was asked for; empty if nobody was asked.
         language: of the texts.
     """
 
-    texts: list[str | Failure]
+    texts: list[list[str] | Failure]
     provenances: list[str]
     ledger: list[dict[str, Any]] = field(default_factory=list)
     language: str = "en"
 
     @classmethod
-    def by(cls, captioner: Captioner, samples: Sequence[Sample], language: str = "en") -> Written:
-        """What a captioner writes about samples."""
-        return cls(captioner.captions(samples), [captioner.provenance] * len(samples), language=language)
+    def by(cls, captioner: Captioner, samples: Sequence[Sample]) -> Written:
+        """What a captioner writes about samples, one caption each."""
+        return cls(one_each(captioner.captions(samples)), [captioner.provenance] * len(samples))
+
+
+def one_each(texts: Sequence[str | Failure]) -> list[list[str] | Failure]:
+    """Captions of samples that have one each."""
+    return [[text] if isinstance(text, str) else text for text in texts]

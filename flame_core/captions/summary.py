@@ -17,7 +17,7 @@ _KEYS = 20  # failing keys named per check
 
 
 def summarise(
-    samples: Sequence[Sample], captions: Sequence[Caption], written: Mapping[Kind, Sequence[str | Failure]]
+    samples: Sequence[Sample], captions: Sequence[Caption], written: Mapping[Kind, Sequence[list[str] | Failure]]
 ) -> dict[str, Any]:
     """Counts of one shard's captions; `captions` are its rows, `written` the results of each kind's captioner."""
     return {
@@ -30,14 +30,15 @@ def summarise(
     }
 
 
-def _summarise_kind(samples: Sequence[Sample], texts: Sequence[str | Failure]) -> dict[str, Any]:
-    pairs = list(zip(samples, texts, strict=True))
-    failed = [sample.key for sample, text in pairs if isinstance(text, Failure)]
-    copied = [s.key for s, text in pairs if any(text in some for some in s.meta["captions"].values())]
-    times = Counter(text for text in texts if isinstance(text, str))
-    words = [len(text.split()) for text in times.elements()]
+def _summarise_kind(samples: Sequence[Sample], texts: Sequence[list[str] | Failure]) -> dict[str, Any]:
+    failed = [sample.key for sample, own in zip(samples, texts, strict=True) if isinstance(own, Failure)]
+    written = [(sample, own) for sample, own in zip(samples, texts, strict=True) if not isinstance(own, Failure)]
+    first = [(sample, own[0]) for sample, own in written]  # of several, trainings read this one if no more
+    copied = [s.key for s, text in first if any(text in some for some in s.meta["captions"].values())]
+    times = Counter(text for _, text in first)
+    words = [len(text.split()) for _, own in written for text in own]
     commonest, count = times.most_common(1)[0] if times else ("", 0)
-    repeated = [sample.key for sample, text in pairs if text == commonest] if count > 1 else []
+    repeated = [sample.key for sample, text in first if text == commonest] if count > 1 else []
     return {
         "captions": len(words),
         "failed": len(failed),

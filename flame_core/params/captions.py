@@ -130,15 +130,13 @@ NAMING_SOURCES = {  # what a table may call a sample: the kinds of sources that 
 
 
 class TableCaptioner(Section):
-    """Captions that are there already, in a table; the first row with a text for a sample has its caption."""
+    """Captions that are there already, in a table; a sample may have several."""
 
     captioner: Literal["table"]
     path: LinkedPath = Field(
         description="the table, or a folder of tables: .csv, .tsv, .jsonl or .parquet, each also with .gz"
     )
-    caption_column: str = Field(
-        default="caption", description="a text, a list of texts, or {language: texts}; the first one is taken"
-    )
+    caption_column: str = Field(default="caption", description="a text, a list of texts, or {language: texts}")
     match: Literal["key", "url", "image", "sha256"] = Field(
         default="key",
         description="what a row calls its sample: the key or sha256 that it has in data/shards/index.parquet, its "

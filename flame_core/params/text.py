@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from flame_core.names import DottedName, shown
 from flame_core.params.model_source import has_revision, require_model_source, wheel_files
@@ -150,6 +150,15 @@ class TextGates(Section):
     )
 
 
+def _form(value: object) -> str:
+    return "by kind" if isinstance(value, dict) else "number"
+
+
+_Captions = Annotated[
+    Annotated[Positive, Tag("number")] | Annotated[dict[CaptionKind, Positive], Tag("by kind")], Discriminator(_form)
+]
+
+
 class TextParams(Section):
     """Captions to embeddings: by facets, and as sentences where `sentence` says how."""
 
@@ -182,7 +191,11 @@ class TextParams(Section):
         description="a second reading, one vector per caption, for recipes with reading: sentence; null: none",
     )
     batch_tokens: Positive = Field(default=2048, description="tokens per row of the LLM, at most")
-    captions_per_image: Positive = Field(default=1, description="raw captions per image to embed for training")
+    captions_per_image: _Captions = Field(
+        default=1,
+        description="captions per image to embed for training: raw ones, or {kind: number}; one of a kind without a "
+        "number",
+    )
     train_kinds: list[CaptionKind] = Field(
         default=["raw", "short", "long"],
         min_length=1,
@@ -191,6 +204,12 @@ class TextParams(Section):
     cpu_threads: Positive = Field(default=2, description="of torch on a CPU; sums depend on it")
     max_tokens: Positive | None = Field(default=None, description="refuse to embed more tokens than this; null: any")
     gates: TextGates = TextGates()
+
+    def captions_of(self, kind: str) -> int:
+        """How many captions of a kind an image has in the store."""
+        given = self.captions_per_image
+        numbers = {str(name): number for name, number in given.items()} if isinstance(given, dict) else {"raw": given}
+        return numbers.get(kind, 1)
 
     @property
     def sentence_layer(self) -> int | None:

@@ -27,7 +27,7 @@ _NAMED = 2  # pairs named in one warning
 def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]:
     """What a run with these params would do that its user may not want."""
     found = [*_half_pairs(params, seen), *_language_warnings(params, seen), *_server_warnings(params, layout)]
-    found += _foreign_captions(params)
+    found += [*_foreign_captions(params), *_repeated_captions(params)]
     for name, recipe in params.train.items():
         if "raw" not in recipe.kinds:
             kinds = ", ".join(recipe.kinds)
@@ -64,6 +64,17 @@ def _foreign_captions(params: Params) -> Iterator[Fault]:
             f"ones are read; set it to [{others}]"
         )
         yield Fault(("text", "train_kinds"), said)
+
+
+def _repeated_captions(params: Params) -> Iterator[Fault]:
+    """Kinds of which more captions are embedded than their captioner writes."""
+    for kind in KINDS:
+        count, chosen = params.text.captions_of(kind), getattr(params.caption, kind)
+        if count > 1 and kind in params.text.train_kinds and not isinstance(chosen, TableCaptioner):
+            said = (
+                f"a captioner writes one {kind} caption, which would be embedded {count} times; a table may have more"
+            )
+            yield Fault(("text", "captions_per_image", kind), said)
 
 
 def _server_warnings(params: Params, layout: Layout) -> Iterator[Fault]:

@@ -254,11 +254,12 @@ def _write(task: CaptionTask, folder: Path) -> UnitRecord:
         captions += _raw(row, sample)
         reasons = []
         for kind, each in written.items():
-            text = each.texts[row]
-            if isinstance(text, Failure):
-                reasons.append(f"{kind}: {text.reason}")
-            else:
-                captions.append(Caption(row, sample.key, kind, text, each.language, each.provenances[row]))
+            texts = each.texts[row]
+            if isinstance(texts, Failure):
+                reasons.append(f"{kind}: {texts.reason}")
+                continue
+            provenance = each.provenances[row]
+            captions += [Caption(row, sample.key, kind, text, each.language, provenance) for text in texts]
         if reasons:
             failures[sample.key] = "; ".join(reasons)
     write_captions(folder / CAPTIONS, captions)
@@ -277,8 +278,7 @@ def _written(task: CaptionTask, samples: Sequence[Sample]) -> dict[Kind, Written
             with closing(Answers(answers_file(task.layout))) as answers:
                 written[kind] = FromServer(chosen, kind, answers).write(samples)
         elif isinstance(chosen, TableCaptioner):
-            captioner = FromTable(chosen, task.texts[kind])
-            written[kind] = Written.by(captioner, samples, chosen.language)
+            written[kind] = FromTable(chosen, task.texts[kind]).write(samples)
         else:
             written[kind] = Written.by(captioners[kind], samples)
     return written

@@ -190,16 +190,12 @@ def text_cost(
         if layer is not None and layer > shape.layers:
             raise ParamsError(f"{key} is {layer}, but {params.llm.name} has {shape.layers} layers")
     captions = [
-        sequence(text, kind, lengths[kind], count)
-        for kind in text.train_kinds
-        for _ in range(text.captions_per_image if kind == "raw" else 1)
+        sequence(text, kind, lengths[kind], count) for kind in text.train_kinds for _ in range(text.captions_of(kind))
     ]
     sentences: list[Sequence] = []
     sentence_flops = 0.0
     if text.sentence is not None and text.sentence_layer is not None:
-        slots: list[CaptionKind] = [
-            kind for kind in text.train_kinds for _ in range(text.captions_per_image if kind == "raw" else 1)
-        ]
+        slots: list[CaptionKind] = [kind for kind in text.train_kinds for _ in range(text.captions_of(kind))]
         sentences = [sentence(text, lengths[kind], count) for kind in slots]
         pairs = 2 if text.sentence.bidirectional else 1
         sentence_flops = sum(shape.flops(text.sentence_layer, each.packed, pairs * each.pairs) for each in sentences)

@@ -47,14 +47,14 @@ def captions_a_sample(kind: str, params: TextParams) -> int:
     """How many captions of a kind each training sample has in the store; the kind `sentence` has all of them."""
     if kind == SENTENCE:
         return len(sentence_names(params))
-    return params.captions_per_image if kind == "raw" else 1
+    return params.captions_of(kind)
 
 
 def training_job(captions: Path, shard: str, params: TextParams, language: str) -> Job:
     """The texts of one training shard in the training language, by kind and then by sample.
 
-    A sample with fewer raw captions than `captions_per_image` repeats them. If a sample has no short or long caption
-    because its captioner failed, its raw one is used instead.
+    A sample with fewer captions of a kind than `captions_per_image` repeats them. If a sample has no short or long
+    caption because its captioner failed, its raw one is used instead.
 
     Raises:
         InputError: a sample has no raw caption in that language; names it.

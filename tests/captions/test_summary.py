@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flame_core.captions.captioner import Failure
+from flame_core.captions.captioner import Failure, one_each
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import Caption
 from flame_core.params import CaptionGates
@@ -16,7 +16,7 @@ def checks(shards, **gates):
         samples = [sample(key, captions={"en": ["raw"], "de": ["roh"]}) for key in texts]
         rows = [Caption(i, key, "raw", text, language, "source:x")
                 for i, key in enumerate(texts) for language, text in (("en", "raw"), ("de", "roh"))]  # fmt: skip
-        summaries[shard] = summarise(samples, rows, {"short": list(texts.values())})
+        summaries[shard] = summarise(samples, rows, {"short": one_each(list(texts.values()))})
         index[shard] = list(texts)
     return {one.name: one for one in check(CaptionGates(**gates), summaries, index)}
 
@@ -32,6 +32,15 @@ def test_repeated_counts_the_most_frequent_caption_of_each_shard_but_not_single_
     shards = {"a": {"k1": "x", "k2": "x", "k3": "y"}, "b": {"k4": "x"}, "c": {"k5": "u", "k6": "v"}}
     found = checks(shards)["short_repeated"]
     assert (found.value, found.keys) == (pytest.approx(2 / 6), ["k1", "k2"])
+
+
+def test_of_several_captions_the_first_is_compared_and_all_count_as_words():
+    samples = [sample(key, captions={"en": ["raw"]}) for key in ("a", "b", "c")]
+    written = [["one", "raw"], ["raw", "of three words"], Failure("no")]
+    found = {one.name: one for one in check(CaptionGates(), {"s": summarise(samples, [], {"long": written})}, {})}
+    assert (found["long_copied"].value, found["long_copied"].keys) == (pytest.approx(1 / 3), ["b"])
+    assert (found["long_failed"].value, found["long_repeated"].value) == (pytest.approx(1 / 3), 0)
+    assert found["caption_words"].value == {"long": {"min": 1, "mean": 1.5, "max": 3}}
 
 
 def test_words_and_languages_are_counted_over_shards_and_failures_left_out():

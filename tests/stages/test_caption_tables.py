@@ -110,17 +110,18 @@ def test_texts_of_a_table_become_captions(layout, kind, packed):
     assert checks(layout)["long_failed"].value == 0.25 and checks(layout)["long_failed"].keys == ["s/1"]
 
 
-def test_a_folder_of_tables_is_read_in_the_order_of_their_names_and_the_first_text_counts(layout, told):
+def test_a_folder_of_tables_is_read_in_the_order_of_their_names_and_all_texts_are_kept(layout, told):
     folder = layout.root / "recaptions"
     folder.mkdir()
-    write_csv(folder / "b.csv", [("s/0", "third"), ("s/1", "fourth")])
+    write_csv(folder / "b.csv", [("s/0", "third"), ("s/1", "fourth"), ("s/0", "first")])
     write_as(".parquet", folder / "a.parquet", [("s/0", "  "), ("s/0", "first"), ("s/0", "second"), ("of/nobody", "x")])
     (folder / "README.md").write_text("about them")
     caption.run(of_table(path="recaptions", max_caption_chars=5), layout)
-    assert written(layout) == {"s/0": "first", "s/1": "fourt"}
+    rows = [row for row in read_captions(layout.captions / "train/00000.parquet") if row.kind == "long"]
+    assert [(row.row, row.text) for row in rows] == [(0, "first"), (0, "secon"), (0, "third"), (1, "fourt")]
     assert rows_of(told) == {
-        "rows": 6, "texts": 2, "texts cut": 1, "rows of no sample": 1, "rows without a text": 1,
-        "further rows of a sample": 2,
+        "rows": 7, "texts": 4, "texts cut": 2, "rows of no sample": 1, "rows without a text": 1, "repeated texts": 1,
+        "samples with a text": 2,
     }  # fmt: skip
 
 
@@ -190,7 +191,7 @@ def test_rows_that_cannot_be_read_cost_themselves_and_are_named(layout, caplog, 
         "caption.long: rows that cannot be read: captions.csv: row 2 (line 3) is not utf-8; `encoding`"
     )
     assert "has no text in the column 'key'" in said
-    assert rows_of(told) == {"rows": 2, "texts": 2, "unreadable rows": 3}
+    assert rows_of(told) == {"rows": 2, "texts": 2, "samples with a text": 2, "unreadable rows": 3}
 
 
 def a_csv(path: Path) -> None:

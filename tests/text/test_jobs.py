@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flame_core.captions.table import Caption, write_captions
 from flame_core.params import TextParams
 from flame_core.text.jobs import (
     Job,
@@ -13,6 +14,7 @@ from flame_core.text.jobs import (
     recipe_slots,
     sentence_jobs,
     slot_names,
+    training_job,
 )
 from tests.conftest import text_params
 from tests.training.world import recipe
@@ -47,6 +49,19 @@ def test_a_recipe_draws_from_its_kinds_and_its_reading(params: TextParams) -> No
     assert drawn(kinds=["raw"]) == ["raw/1", "raw/1#2"]
     assert drawn(reading="sentence") == names[5:]
     assert drawn(reading="sentence", kinds=["short"]) == ["short/sentence"]
+
+
+def test_several_captions_of_any_kind(tmp_path) -> None:
+    params = text_params(train_kinds=["raw", "long"], captions_per_image={"long": 3})
+    longs = [Caption(0, "a", "long", text, "en", "table") for text in ("a1", "a2", "a3", "a4")]
+    others = [Caption(1, "b", "long", text, "en", "table") for text in ("b1", "b2")]
+    raw = [Caption(row, key, "raw", f"{key} raw", "en", "source") for row, key in enumerate("abc")]
+    (tmp_path / "train").mkdir()
+    write_captions(tmp_path / "train/00000.parquet", [raw[0], *longs, raw[1], *others, raw[2]])
+    job = training_job(tmp_path, "train/00000.tar", params, "en")
+    assert job.texts["raw"] == ["a raw", "b raw", "c raw"]
+    assert job.texts["long"] == ["a1", "a2", "a3", "b1", "b2", "b1", "c raw", "c raw", "c raw"]
+    assert [name for name in slot_names(params) if "1" in name] == ["raw/1", "long/1", "long/1#2", "long/1#3"]
 
 
 def test_training_captions_stand_by_sample_in_the_order_of_their_names(params: TextParams) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.captions.captioner import Failure, Kind, Written
+from flame_core.captions.captioner import Failure, Kind, Written, one_each
 from flame_core.captions.generation import clean
 from flame_core.captions.server.answers import Answer, Answers
 from flame_core.captions.server.question import question
@@ -65,7 +65,7 @@ class ServerCaptioner:
                 rows.append({**about, "request_sha256": asked.digest, **_told(answer)})
             texts.append(_text(answer))
             provenances.append(self._provenance(answer))
-        return Written(texts, provenances, rows)
+        return Written(one_each(texts), provenances, rows)
 
     def _provenance(self, answer: Answer | Failure) -> str:
         """`server:<model>@<fingerprint>`, by the answer's own word, or else the model that was asked for."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flame_core.captions.captioner import Failure
+from flame_core.captions.captioner import Failure, Written
 from flame_core.captions.tables.search import ShardTexts
 from flame_core.data.shards import Sample
 from flame_core.files.row_groups import read_rows
@@ -17,14 +17,19 @@ class TableCaptioner:
     """Gives the samples of a shard their texts."""
 
     def __init__(self, params: TableParams, texts: ShardTexts) -> None:
-        self._texts = texts
-        self.provenance = f"table:{Path(params.path).name}/{params.caption_column}"
+        self._params, self._texts = params, texts
 
-    def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
-        """One text per sample, or why there is none: no row has it."""
-        found = read_rows(self._texts.path, self._texts.start, self._texts.stop).to_pydict()
-        texts = dict(zip(found["key"], found["text"], strict=True))
-        return [texts.get(sample.key) or Failure("the table has none") for sample in samples]
+    def write(self, samples: Sequence[Sample]) -> Written:
+        """The texts of each sample, or why there is none: no row has one."""
+        texts: dict[str, list[str]] = {}
+        for row in read_rows(self._texts.path, self._texts.start, self._texts.stop).to_pylist():
+            texts.setdefault(row["key"], []).append(row["text"])
+        provenance = f"table:{Path(self._params.path).name}/{self._params.caption_column}"
+        return Written(
+            [texts.get(sample.key) or Failure("the table has none") for sample in samples],
+            [provenance] * len(samples),
+            language=self._params.language,
+        )
 
 
 def identity(params: TableParams) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads the tables of a `captioner: table`: the caption of each sample that they have one for."""
+"""Reads the tables of a `captioner: table`: the captions that they have for samples."""
 
 from __future__ import annotations
 
@@ -116,6 +116,8 @@ class _Search:
             if not counts["texts"]:
                 raise InputError(self._nothing(index, counts, first, problems))
             shards = texts.write(folder / _TEXTS)
+            counts["texts"] -= texts.repeated
+            counts["samples with a text"], counts["repeated texts"] = texts.samples, texts.repeated
         write_json(folder / _ABOUT, {"shards": shards, "unreadable": _said(problems.rows())})
         counts["unreadable rows"] = sum(problem.count for problem in problems.rows())
         return UnitRecord({name: count for name, count in counts.items() if count})
@@ -134,17 +136,14 @@ class _Search:
                         table.damaged(f"row {number}", f"has no text in the column {column!r}")
 
     def _take(self, texts: SortedTexts, place: int, value: Any) -> list[str]:
-        """Keep the text of a row if its sample has none yet; returns what became of the row."""
+        """Keep the texts of a row; returns what to count."""
         chosen = self.params
         own = texts_in(value, chosen.language).get(chosen.language, [])
-        cleaned = (clean_caption(plain(text), chosen.max_caption_chars) for text in own)
-        text, cut = next((each for each in cleaned if each[0]), ("", False))
-        if not text:
-            return ["rows without a text"]
-        if texts.has(place):
-            return ["further rows of a sample"]
-        texts.add(place, text)
-        return ["texts", *(["texts cut"] if cut else [])]
+        cleaned = [each for text in own if (each := clean_caption(plain(text), chosen.max_caption_chars))[0]]
+        for text, _ in cleaned:
+            texts.add(place, text)
+        cut = sum(cut for _, cut in cleaned)
+        return ["texts"] * len(cleaned) + ["texts cut"] * cut if cleaned else ["rows without a text"]
 
     def _nothing(self, index: Index, counts: Counter[str], first: str, problems: Problems) -> str:
         """Why no sample has a text."""

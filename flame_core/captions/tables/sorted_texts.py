@@ -28,9 +28,9 @@ Rows = tuple[int, int, str]  # of a shard: the first, the one after the last, an
 
 
 class SortedTexts:
-    """Takes at most one text per sample; keeps its files in `folder` until it ends.
+    """Takes texts of samples; keeps its files in `folder` until it ends.
 
-    `index` has its rows in the order of the shards.
+    The texts of a sample stay in their order, each once. `index` has its rows in the order of the shards.
     """
 
     def __init__(self, folder: Path, index: Index) -> None:
@@ -39,6 +39,7 @@ class SortedTexts:
         self._paths = [folder / f"part-{number}" for number in range(-(-len(index) // self._range))]
         self._waiting: list[list[tuple[int, str]]] = [[] for _ in self._paths]
         self._has = np.zeros(len(index), bool)
+        self.repeated = 0  # texts that their sample had, known after `write`
         self._open = ExitStack()
 
     def __enter__(self) -> SortedTexts:
@@ -50,12 +51,13 @@ class SortedTexts:
         for path in self._paths:
             path.unlink(missing_ok=True)
 
-    def has(self, place: int) -> bool:
-        """Whether there is a text of this sample, by its number in the index."""
-        return bool(self._has[place])
+    @property
+    def samples(self) -> int:
+        """How many samples have a text."""
+        return int(np.count_nonzero(self._has))
 
     def add(self, place: int, text: str) -> None:
-        """Take the text of a sample that has none yet."""
+        """Take a text of a sample, by its number in the index."""
         self._has[place] = True
         number = place // self._range
         self._waiting[number].append((place, text))
@@ -81,7 +83,10 @@ class SortedTexts:
         def texts() -> Iterator[pa.Table]:
             keys = self._index.table.column("key")
             for part in self._paths:
-                table = pq.ParquetFile(part).read().sort_by("place")
+                table = pq.ParquetFile(part).read().sort_by("place")  # a stable sort
+                given = len(table)
+                table = table.filter(pa.array(_first_ones(table), pa.bool_()))
+                self.repeated += given - len(table)
                 places = table.column("place").to_numpy()
                 found = pa.table([keys.take(table.column("place")), table.column("text")], schema=_TEXTS)
                 shards = np.searchsorted(first, places, "right") - 1
@@ -99,3 +104,10 @@ class SortedTexts:
             shard: (start, stop, digest.hexdigest())
             for shard, start, stop, digest in zip(spans, starts, stops, digests, strict=True)
         }
+
+
+def _first_ones(table: pa.Table) -> list[bool]:
+    """Whether each row is the first of its sample with this text."""
+    seen: set[tuple[int, str]] = set()
+    rows = zip(table.column("place").to_pylist(), table.column("text").to_pylist(), strict=True)
+    return [row not in seen and not seen.add(row) for row in rows]

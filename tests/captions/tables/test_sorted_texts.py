@@ -31,9 +31,8 @@ def test_order_and_digests_do_not_depend_on_what_is_sorted_at_once(tmp_path, mon
         (tmp_path / name).mkdir()
         with SortedTexts(tmp_path / name, index()) as texts:
             for place in order:
-                assert not texts.has(place)
                 texts.add(place, f"text of {keys[place]}")
-                assert texts.has(place)
+            assert texts.samples == len(order)
             found[name] = texts.write(tmp_path / name / "texts.parquet")
         assert [path.name for path in (tmp_path / name).iterdir()] == ["texts.parquet"]
     assert found["a"] == found["b"]
@@ -42,6 +41,16 @@ def test_order_and_digests_do_not_depend_on_what_is_sorted_at_once(tmp_path, mon
     assert table["text"] == [f"text of {key}" for key in table["key"]]
     assert [rows[:2] for rows in found["a"].values()] == [(0, 3), (3, 3), (3, 7), (7, 9)]
     assert len({digest for _, _, digest in found["a"].values()}) == 4
+
+
+def test_several_texts_of_a_sample_stay_in_their_order_each_once(tmp_path):
+    with SortedTexts(tmp_path, index()) as texts:
+        for place, text in ((6, "b"), (0, "z"), (6, "a"), (6, "b"), (0, "z"), (6, "c"), (0, "y")):
+            texts.add(place, text)
+        rows = texts.write(tmp_path / "texts.parquet")
+    assert pq.read_table(tmp_path / "texts.parquet").column("text").to_pylist() == ["z", "y", "b", "a", "c"]
+    assert (texts.samples, texts.repeated) == (2, 2)
+    assert [each[:2] for each in rows.values()] == [(0, 2), (2, 2), (2, 5), (5, 5)]
 
 
 def test_a_shards_digest_follows_from_its_own_texts(tmp_path):
