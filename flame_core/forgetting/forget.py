@@ -85,7 +85,7 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
     _recognise_known(traces, requests, known)
     own = _own_places(params, layout)
     unseen = _unseen(layout, revisions)
-    unseen += [f"the table of {kind} captions itself: {table.path}" for kind, table in _caption_tables(params)]
+    unseen += _own_tables(params, layout)
     if dry_run:
         report = Report(found, _delete(layout, cache, traces, own, None)[0])
         report.purged.unreached += unseen
@@ -195,19 +195,34 @@ def _recognise_known(traces: Traces, requests: Requests, known: Forgotten) -> No
 def _own_places(params: Params, layout: Layout) -> list[Path]:
     """The user's own files below `data` that params name and no stage makes: these are not deleted."""
     named: list[Any] = [*params.sources.values(), *(domain.source for domain in (params.domains or {}).values())]
-    named += [each for _, each in _caption_tables(params)]
     named += [params.concepts.images.tagger] if params.concepts and params.concepts.images else []
-    places = [layout.resolve(path).resolve() for each in named if (path := getattr(each, "path", None))]
-    made = [*OUTS, *own_outs(stages_of(layout.project / PIPELINE))]
-    data, outs = layout.data.resolve(), [(layout.project / out).resolve() for out in made]
-    inside = [place for place in places if data in place.parents]
-    return [place for place in inside if not any(place.is_relative_to(out) for out in outs)]
+    paths = [path for each in named if (path := getattr(each, "path", None))]
+    paths += [path for _, path in _caption_tables(params)]
+    data = layout.data.resolve()
+    inside = [place for path in paths if data in (place := layout.resolve(path).resolve()).parents]
+    return [place for place in inside if not any(place.is_relative_to(out) for out in _made(layout))]
 
 
-def _caption_tables(params: Params) -> list[tuple[str, TableCaptioner]]:
-    """(kind, its table) of the captions that are read from tables."""
-    chosen = ((kind, getattr(params.caption, kind)) for kind in KINDS)
-    return [(kind, each) for kind, each in chosen if isinstance(each, TableCaptioner)]
+def _made(layout: Layout) -> list[Path]:
+    """What stages make, the project's own ones too."""
+    outs = [*OUTS, *own_outs(stages_of(layout.project / PIPELINE))]
+    return [(layout.project / out).resolve() for out in outs]
+
+
+def _own_tables(params: Params, layout: Layout) -> list[str]:
+    """Tables of captions that no stage makes."""
+    made = _made(layout)
+    return [
+        f"the table of {kind} captions itself: {path}"
+        for kind, path in _caption_tables(params)
+        if not any(layout.resolve(path).resolve().is_relative_to(out) for out in made)
+    ]
+
+
+def _caption_tables(params: Params) -> list[tuple[str, str]]:
+    """(kind, path) of all tables of captions."""
+    chosen = [(kind, getattr(params.caption, kind)) for kind in KINDS]
+    return [(kind, path) for kind, each in chosen if isinstance(each, TableCaptioner) for _, path in each.tables]
 
 
 def _delete(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flame_core.graph.own_tables import is_of_the_run, table_place, unmade_tables
 from flame_core.graph.section_stages import ADAPTER_OUT, linked_place, relative
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_of
@@ -45,8 +46,9 @@ def _of_captions(layout: Layout, params: Params) -> list[str]:
             folder = _folder(layout, each.model)
             if folder is not None and layout.data not in folder.parents:  # one of this run is refused by the stage
                 places.add(folder)
-        if isinstance(each, TableCaptioner) and layout.data in (place := linked_place(layout, each.path)).parents:
-            places.add(place)
+        if isinstance(each, TableCaptioner):
+            tables = (table_place(layout, path) for _, path in each.tables)
+            places |= {place for place in tables if is_of_the_run(layout, place)}
     return relative(layout, places)
 
 
@@ -65,6 +67,7 @@ def _of_evaluations(params: Params) -> list[str]:
 
 def added_dep_faults(layout: Layout, params: Params, stages: Mapping[str, Any], pipeline: Path) -> Iterator[str]:
     """What stages of a `dvc.yaml` lack of such deps, and which they have that nothing makes."""
+    yield from (f"{layout.params}: {'.'.join(key)}: {said}" for key, said in unmade_tables(layout, params, stages))
     added = added_deps(layout, params)
     for name, wanted in added.items():
         deps = _deps(stages, name)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,9 +23,10 @@ from typing import Any
 
 from flame_core.data.buckets.bucket import is_address
 from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.table_files import table_files
 from flame_core.data.sources.walk import Walk
-from flame_core.errors import ParamsError
-from flame_core.graph.section_stages import linked_place
+from flame_core.errors import InputError, ParamsError
+from flame_core.graph.own_tables import is_of_the_run, table_place
 from flame_core.layout import ROOT_MARKS, Layout, outside_projects
 from flame_core.names import expanded
 from flame_core.params import (
@@ -152,12 +154,18 @@ def _of_captioners(params: Params, layout: Layout) -> Inputs:
         if isinstance(captioner, RewriteCaptioner | VLMCaptioner):
             files = _of_path(captioner.model, layout)
         elif isinstance(captioner, TableCaptioner):
-            place = linked_place(layout, captioner.path)
-            files = [] if layout.data in place.parents else sorted(_files(place))  # DVC compares a dep
+            places = (table_place(layout, path) for _, path in captioner.tables)
+            files = sorted(each for place in places if not is_of_the_run(layout, place) for each in _tables(place))
         else:
             continue
         found[key] = OutsideInput(captioner.model_dump(mode="json"), files)
     return found
+
+
+def _tables(place: Path) -> Iterator[FileState]:
+    """A table, or those directly in a folder."""
+    with suppress(InputError, OSError):
+        yield from _states(place, table_files(place, "table"))
 
 
 def _of_concepts(params: Params, layout: Layout) -> Inputs:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from flame_core.names import LanguageCode
+from flame_core.language_names import meant_code
+from flame_core.names import LanguageCode, Name
 from flame_core.params.auto import IngestSizes, ingest_sizes
 from flame_core.params.caption_lm import CaptionWriting
 from flame_core.params.chat_server import ServerCaptioner
 from flame_core.params.filters import BlurParams, PairFilterParams
 from flame_core.params.model_source import require_model_source
 from flame_core.params.sampling import LinkedPath
-from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, PositiveOrAuto, Section
+from flame_core.params.section import (
+    AUTO,
+    BY_NAME,
+    Fraction,
+    FractionOrAuto,
+    Positive,
+    PositiveOrAuto,
+    Section,
+    one_or_by_name,
+    refuse,
+)
 from flame_core.params.sources import Encoding
 
 
@@ -129,28 +141,66 @@ NAMING_SOURCES = {  # what a table may call a sample: the kinds of sources that 
 }
 
 
+def _here(path: str) -> str:
+    """`path`, if it is no address."""
+    if "://" in path:
+        raise ValueError("tables of captions are on this machine: copy them from that address")
+    return path
+
+
+_Table = Annotated[LinkedPath, AfterValidator(_here)]
+_Tables = Annotated[
+    Annotated[_Table, Tag("one")] | Annotated[dict[Name, _Table], Field(min_length=1), Tag(BY_NAME)],
+    Discriminator(one_or_by_name),
+]
+
+
 class TableCaptioner(Section):
     """Captions that are there already, in a table; a sample may have several."""
 
     captioner: Literal["table"]
-    path: LinkedPath = Field(
-        description="the table, or a folder of tables: .csv, .tsv, .jsonl or .parquet, each also with .gz"
+    path: _Tables = Field(
+        description="the table, or a folder of tables (.csv, .tsv, .jsonl or .parquet, each also with .gz), or "
+        "{source: such a path}",
     )
-    caption_column: str = Field(default="caption", description="a text, a list of texts, or {language: texts}")
+    caption_column: str = Field(
+        default="caption", min_length=1, description="a text, a list of texts, or {language: texts}"
+    )
     match: Literal["key", "url", "image", "sha256"] = Field(
         default="key",
         description="what a row calls its sample: the key or sha256 that it has in data/shards/index.parquet, its "
         "address in a source of kind urls, or its file in a folder or a tar",
     )
-    match_column: str | None = Field(default=None, description="column that says it; null: the one named as `match`")
-    language: LanguageCode = Field(default="en", description="language of the captions")
+    match_column: str | None = Field(
+        default=None, min_length=1, description="column that says it; null: the one named as `match`"
+    )
+    language: Annotated[LanguageCode, AfterValidator(meant_code)] = Field(
+        default="en", description="language of the captions"
+    )
     encoding: Encoding = "utf-8"
     max_caption_chars: Positive = Field(default=10_000, description="longer captions are cut, and counted")
+
+    @model_validator(mode="after")
+    def _two_columns(self, info: ValidationInfo) -> TableCaptioner:
+        same = self.name_column == self.caption_column
+        said = f"{self.caption_column!r} is the column that names the sample (`match`, `match_column`)"
+        refuse([(("caption_column",), said)] if same else [], info)
+        return self
 
     @property
     def name_column(self) -> str:
         """The column that says which sample a row is about."""
         return self.match_column or self.match
+
+    @property
+    def tables(self) -> list[tuple[str | None, str]]:
+        """(source that it is about, if it says so; path) of each table."""
+        return [*self.path.items()] if isinstance(self.path, dict) else [(None, self.path)]
+
+    @property
+    def table_names(self) -> dict[str | None, str]:
+        """The names of the tables by source."""
+        return {source: PurePosixPath(path).name for source, path in self.tables}
 
 
 Captioner = Annotated[

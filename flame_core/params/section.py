@@ -31,6 +31,14 @@ FractionOrAuto = Annotated[Annotated[Fraction, Tag(OR_AUTO)] | _Auto, Discrimina
 PositiveOrAuto = Annotated[Annotated[Positive, Tag(OR_AUTO)] | _Auto, Discriminator(_number_or_auto)]
 CountOrAuto = Annotated[Annotated[int, Field(ge=0), Tag(OR_AUTO)] | _Auto, Discriminator(_number_or_auto)]
 
+BY_NAME = "by name"  # the tag of a mapping beside one value for all
+
+
+def one_or_by_name(value: Any) -> str:
+    """For `Discriminator`: whether a value is a mapping."""
+    return BY_NAME if isinstance(value, dict) else "one"
+
+
 MISFITS = "misfits"  # the type of pydantic's error for values that do not fit together
 LENIENT = "lenient"  # in the context of a validation that lets them pass
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 
 from flame_core.names import DottedName, shown
 from flame_core.params.model_source import has_revision, require_model_source, wheel_files
-from flame_core.params.section import CaptionKind, Positive, Section
+from flame_core.params.section import BY_NAME, CaptionKind, Positive, Section, one_or_by_name
 
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -150,12 +150,9 @@ class TextGates(Section):
     )
 
 
-def _form(value: object) -> str:
-    return "by kind" if isinstance(value, dict) else "number"
-
-
 _Captions = Annotated[
-    Annotated[Positive, Tag("number")] | Annotated[dict[CaptionKind, Positive], Tag("by kind")], Discriminator(_form)
+    Annotated[Positive, Tag("one")] | Annotated[dict[CaptionKind, Positive], Tag(BY_NAME)],
+    Discriminator(one_or_by_name),
 ]
 
 

@@ -154,16 +154,31 @@ class Params(Section):
                 )
 
     def _tables_without_a_source(self) -> Iterator[Misfit]:
-        kinds = {source.kind for source in self.sources.values()}
         for kind in ("short", "long"):
-            chosen = getattr(self.caption, kind)
-            needed = NAMING_SOURCES.get(chosen.match, ()) if isinstance(chosen, TableCaptioner) else ()
-            if needed and kinds.isdisjoint(needed):
-                yield (
-                    ("caption", kind, "match"),
-                    f"match: {chosen.match} finds the samples of a source of kind {' or '.join(needed)}, and there is "
-                    "none; name them by key or sha256",
-                )
+            if isinstance(chosen := getattr(self.caption, kind), TableCaptioner):
+                for key, said in self._source_faults(chosen):
+                    yield ("caption", kind, key), said
+
+    def _source_faults(self, chosen: TableCaptioner) -> Iterator[tuple[str, str]]:
+        kinds = NAMING_SOURCES.get(chosen.match, ())
+        named = [source for source, _ in chosen.tables if source is not None]
+        own = [name for name, each in self.sources.items() if not kinds or each.kind in kinds]
+        if named and not kinds:
+            yield (
+                "path",
+                f"match: {chosen.match} says which sample it is, of any source: name one table or folder",
+            )
+        elif kinds and not own:
+            yield (
+                "match",
+                f"match: {chosen.match} finds the samples of a source of kind {' or '.join(kinds)}, and there is none; "
+                "name them by key or sha256",
+            )
+        elif strange := [name for name in named if name not in own]:
+            yield "path", f"{', '.join(strange)} is no source that has such samples; these have: {', '.join(own)}"
+        elif chosen.match == "image" and not named and len(own) > 1:
+            tables = ", ".join(f"{name}: <its table>" for name in own)
+            yield "path", f"files of several sources may have the same name: say which table is whose, {{{tables}}}"
 
     def _impossible_sources(self) -> Iterator[Misfit]:
         for name, recipe in self.train.items():

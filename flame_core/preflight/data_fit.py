@@ -58,7 +58,7 @@ def _foreign_captions(params: Params) -> Iterator[Fault]:
             by_language.setdefault(language, []).append(kind)
     for language, kinds in by_language.items():
         who = "captioners write English" if language == "en" else f"the table is in {language!r}"
-        others = ", ".join(kind for kind in params.text.train_kinds if kind not in kinds)
+        others = ", ".join(kind for kind in params.text.train_kinds if kind not in kinds) or "raw"
         said = (
             f"{who}, and the language of training is {spoken!r}: instead of {' and '.join(kinds)} captions the raw "
             f"ones are read; set it to [{others}]"

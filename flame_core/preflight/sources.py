@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from flame_core.captions.captioner import KINDS
 from flame_core.captions.table import MANIFEST
-from flame_core.captions.tables.search import TABLE, table_of_captions
+from flame_core.captions.tables.search import require_columns
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
-from flame_core.data.sources.table import TABLES, read_table
-from flame_core.data.sources.table_files import table_files
+from flame_core.data.sources.table import TABLES
 from flame_core.errors import InputError, ParamsError
-from flame_core.graph.section_stages import linked_place
+from flame_core.graph.links import PIPELINE, stages_of
+from flame_core.graph.own_tables import is_of_the_run, table_place, unmade_tables
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import did_you_mean, expanded
 from flame_core.params import FolderSource, Params, TableCaptioner, UrlsSource, WebdatasetSource
@@ -112,20 +113,19 @@ def _model_faults(params: Params, layout: Layout, made: MadeWith) -> Iterator[Fa
 
 
 def _caption_table_faults(params: Params, layout: Layout) -> Iterator[Fault]:
-    """Tables of captions that are not there, or whose beginning cannot be read; those in `data/` a stage may make."""
+    """Tables of captions that are not there or whose beginning cannot be read; those in `data/` are made by stages."""
+    stages = stages_of(layout.project / PIPELINE)
+    yield from (Fault(key, said) for key, said in unmade_tables(layout, params, stages))
     for kind in KINDS:
         chosen = getattr(params.caption, kind)
-        if not isinstance(chosen, TableCaptioner):
-            continue
-        place = linked_place(layout, chosen.path)
-        if layout.data in place.parents:
-            continue
-        try:
-            for file in table_files(place, TABLE):
-                if file.suffix.lower() != ".gz":  # which would have to be unpacked as a whole
-                    next(read_table(table_of_captions(chosen, file, [])), None)
-        except InputError as error:
-            yield Fault(("caption", kind, "path"), f"{error}{'' if place.exists() else _nearest(place)}")
+        for _, path in chosen.tables if isinstance(chosen, TableCaptioner) else ():
+            place = table_place(layout, path)
+            if is_of_the_run(layout, place):
+                continue
+            try:
+                require_columns(chosen, place)
+            except InputError as error:
+                yield Fault(("caption", kind, "path"), f"{error}{'' if os.path.lexists(place) else _nearest(place)}")
 
 
 def _missing_folder(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -69,6 +70,8 @@ def layout(tmp_path, monkeypatch) -> Layout:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/table.csv").write_text("image,caption\n")
+    (tmp_path / "pictures/table.csv.gz").write_bytes(gzip.compress(b"image,caption\n1.png,a bird\n" * 99_000))
+    (tmp_path / "pictures/keys.jsonl").write_text('{"key": "a", "text": "a bird"}\n{"key": "b"}\n' * 75)
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars/0.tar").touch()
     (tmp_path / PARAMS).write_text(OWN)
@@ -120,6 +123,30 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
         11,
         "caption.long.path",
         "has no column 'key'; it has caption, image",
+    ),
+    (
+        PARAMS,
+        "long: null",
+        "long: {captioner: table, path: pictures/keys.jsonl}",
+        11,
+        "caption.long.path",
+        "none of its first 100 rows has 'caption'",
+    ),
+    (
+        PARAMS,
+        "long: null",
+        "long: {captioner: table, path: pictures/table.csv.gz}",
+        11,
+        "caption.long.path",
+        "table.csv.gz has no column 'key'; it has caption, image",
+    ),
+    (
+        PARAMS,
+        "long: null",
+        "long: {captioner: table, path: ./data/mine.csv}",
+        11,
+        "caption.long.path",
+        "no stage of dvc.yaml makes ./data/mine.csv, .* move it out",
     ),
     (
         PARAMS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,26 +138,115 @@ def test_other_columns_another_language_and_both_kinds_of_one_table(layout):
     assert {row.language for row in rows} == {"de"}
 
 
+ADDRESS = "http://a.org/1.jpg?x=ä"
+
+
 @pytest.mark.parametrize(
     ("match", "kind", "key", "name"),
     [
-        ("url", "urls", safe_key(f"mine/{address_key('http://a.org/1.jpg?x=ä')}"), " http://a.org/1.jpg?x=ä"),
-        ("image", "folder", safe_key(f"mine/{safe_key('birds/a big bird')}"), "birds/a big bird.png"),
-        ("image", "folder", "mine/c", "./c.jpeg"),
-        ("image", "folder", safe_key("mine/" + safe_key("a.b")), "a.b"),
-        ("image", "webdataset", "mine/00000/000000012", "00000/000000012.jpg"),
-        ("image", "hub", "mine/00000/000000012", "00000/000000012"),
-        ("sha256", "webdataset", "mine/0/a", "AB" * 32),
+        ("url", "urls", address_key(ADDRESS), f" {ADDRESS}"),
+        ("image", "folder", "birds/a big bird", "birds/a big bird.png"),
+        ("image", "folder", "birds/a big bird", "birds/../birds\\a big bird.PNG"),
+        ("image", "folder", "birds/a big bird", "{place}/birds/a big bird.png"),
+        ("image", "folder", "c", "./c.jpeg"),
+        ("image", "folder", "a.b", "a.b"),
+        ("image", "folder", "B\u00e4r", "Ba\u0308r.png"),
+        ("image", "folder", "Ba\u0308r", "B\u00e4r.png"),
+        ("image", "folder", " led", " led.png"),
+        ("image", "webdataset", "00000/000000012", "00000/000000012.jpg"),
+        ("image", "hub", "00000/000000012", "00000/000000012"),
+        ("sha256", "webdataset", "0/a", "AB" * 32),
     ],
 )
 def test_rows_may_call_samples_otherwise(tmp_path, match, kind, key, name):
-    samples = [sample(key, sha256="ab" * 32), sample("mine/other")]
+    key = safe_key(f"mine/{safe_key(key)}")
+    samples = [sample(key, sha256="ab" * 32, source="mine"), sample("mine/other")]
     layout = write_shards(tmp_path, {"train/00000.tar": samples, "val/00000.tar": [sample("v/0")]})
-    write_csv(tmp_path / "captions.csv", [("not/this", "lost"), (name, "found")], (match, "caption"))
+    named = name.replace("{place}", str(tmp_path / "x"))
+    rows = [{"name": "not/this.png", "caption": "lost"}, {"name": named, "caption": "found"}]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     place = {"repo": "a/b", "revision": "0" * 40} if kind == "hub" else {"path": "x"}
-    sources = {name: {"kind": kind, **place} for name in ("mine", "others")}
-    caption.run(of_table(sources=sources, match=match), layout)
+    params = of_table({"mine": {"kind": kind, **place}}, match=match, match_column="name", path="captions.jsonl")
+    caption.run(params, layout)
     assert written(layout) == {key: "found"}
+
+
+def test_a_name_without_its_picture_means_no_other_picture(tmp_path):
+    samples = [sample(safe_key("a/fig")), sample(safe_key(f"a/{safe_key('v1.2')}"))]
+    layout = write_shards(tmp_path, {"train/00000.tar": samples, "val/00000.tar": [sample("v/0")]})
+    rows = [("fig.3", "of a picture that was dropped"), ("fig.png", "right"), ("v1.3", "dropped"), ("v1.2", "right")]
+    write_csv(tmp_path / "captions.csv", rows, ("image", "caption"))
+    caption.run(of_table({"a": {"kind": "folder", "path": "x"}}, match="image"), layout)
+    assert set(written(layout).values()) == {"right"} and len(written(layout)) == 2
+
+
+def test_sources_with_files_of_the_same_names_have_a_table_each(tmp_path):
+    samples = [sample(f"{source}/0001", source=source) for source in ("a", "b")]
+    layout = write_shards(tmp_path, {"train/00000.tar": samples, "val/00000.tar": [sample("v/0")]})
+    for source in ("a", "b"):
+        write_csv(tmp_path / f"{source}.csv", [("0001.png", f"of {source}")], ("image", "caption"))
+    sources = {name: {"kind": "folder", "path": name} for name in ("a", "b")}
+    with pytest.raises(ValueError, match=r"say which table is whose, \{a: <its table>, b: <its table>\}"):
+        of_table(sources, match="image", path="a.csv")
+    caption.run(of_table(sources, match="image", path={"a": "a.csv", "b": "b.csv"}), layout)
+    rows = [row for row in read_captions(layout.captions / "train/00000.parquet") if row.kind == "long"]
+    assert [(row.key, row.text, row.provenance) for row in rows] == [
+        ("a/0001", "of a", "table:a.csv/caption"),
+        ("b/0001", "of b", "table:b.csv/caption"),
+    ]
+    kinds = json.loads((layout.captions / caption.MANIFEST).read_text())["kinds"]
+    assert kinds["long"]["table"] == {"a": "a.csv", "b": "b.csv"}
+    assert kinds["long"]["sha256"].keys() == {"a/a.csv", "b/b.csv"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"path": {"mine": "a.csv"}, "match": "image"}, "mine is no source that has such samples; these have: test"),
+        ({"path": {"test": "a.csv"}}, "match: key says which sample it is, of any source: name one table or folder"),
+        ({"path": "s3://bucket/a.csv"}, "tables of captions are on this machine: copy them from that address"),
+        ({"path": {}}, "at least 1 item"),
+        ({"caption_column": "key"}, r"'key' is the column that names the sample \(`match`, `match_column`\)"),
+        ({"match_column": ""}, "at least 1 character"),
+        ({"match": "url"}, "the samples of a source of kind urls, and there is none; name them by key or sha256"),
+    ],
+)
+def test_params_that_do_not_fit(changes, said):
+    with pytest.raises(ValueError, match=said):
+        of_table(**changes)
+
+
+@pytest.mark.parametrize(("language", "written_as"), [("DE", "de"), ("German", "de"), ("zh_CN", "zh-cn"), ("de", "DE")])
+def test_languages_in_any_spelling(layout, language, written_as):
+    row = {"key": "s/0", "caption": {"en": "a bear", written_as: "ein Bär"}}
+    (layout.root / "captions.jsonl").write_text(json.dumps(row) + "\n")
+    params = make_params(
+        short=None,
+        long={"captioner": "table", "path": "captions.jsonl", "language": language},
+        gates={"max_failed_fraction": 1.0},
+    )
+    caption.run(params, layout)
+    (found,) = [each for each in read_captions(layout.captions / "train/00000.parquet") if each.kind == "long"]
+    assert (found.text, found.language) == ("ein Bär", {"zh_CN": "zh_CN"}.get(language, "de"))
+
+
+def test_columns_of_bytes_and_of_whole_numbers(tmp_path):
+    samples = [sample("7"), sample("8")]
+    layout = write_shards(tmp_path, {"train/00000.tar": samples, "val/00000.tar": [sample("v/0")]})
+    table = {"key": pa.array([7, 8], pa.int64()), "caption": pa.array([b"seven", None], pa.binary())}
+    pq.write_table(pa.table(table), tmp_path / "captions.parquet")
+    caption.run(of_table(path="captions.parquet"), layout)
+    assert written(layout) == {"7": "seven"}
+
+
+def test_hidden_files_are_no_tables_and_a_name_that_is_no_text_is_one(layout):
+    folder = layout.root / "tables"
+    folder.mkdir()
+    write_csv(folder / "a.csv", ROWS)
+    (folder / "._a.csv").write_bytes(b"\0\5\x16\7")
+    (folder / "a.csv").rename(folder / os.fsdecode(b"a\xff.csv"))
+    caption.run(of_table(path="tables"), layout)
+    assert written(layout) == LONG
 
 
 def test_a_longer_table_computes_only_the_shards_whose_texts_changed(layout):
@@ -209,8 +299,20 @@ def a_csv(path: Path) -> None:
         (
             lambda path: write_csv(path, [("a", "x")]),
             {},
-            "none of the 1 rows of .* has 'a' in .*a key looks like s/0; see",
+            "none of the 1 rows of .*, whose keys are like s/0: the first has 'a' in the column 'key'; see",
         ),
+        (
+            lambda path: path.with_suffix(".jsonl").write_text('{"key": "s/0"}\n{"key": "s/1"}\n'),
+            {"path": "captions.jsonl"},
+            "has no column 'caption'; it has key",
+        ),
+        (
+            lambda path: path.with_name("captions.csv.gz").write_bytes(gzip.compress(b"id,caption\ns/0,x\n")),
+            {"path": "captions.csv.gz"},
+            r"captions\.csv\.gz has no column 'key'; it has caption, id",
+        ),
+        (os.mkfifo, {}, "captions.csv is neither a file nor a folder; `path` must name a table of captions"),
+        (lambda path: path.symlink_to("/proc/self/mem"), {}, "captions.csv cannot be read: Input/output error"),
         (lambda path: write_csv(path, [("s/0", " ")]), {}, "no text in 'en' for any sample: see `caption_column`"),
         (
             lambda path: write_csv(path, [("b.png", "x")]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from flame_core.captions.captioner import Failure, Written
@@ -24,19 +23,24 @@ class TableCaptioner:
         texts: dict[str, list[str]] = {}
         for row in read_rows(self._texts.path, self._texts.start, self._texts.stop).to_pylist():
             texts.setdefault(row["key"], []).append(row["text"])
-        provenance = f"table:{Path(self._params.path).name}/{self._params.caption_column}"
         return Written(
             [texts.get(sample.key) or Failure("the table has none") for sample in samples],
-            [provenance] * len(samples),
+            [self._provenance(sample) for sample in samples],
             language=self._params.language,
         )
+
+    def _provenance(self, sample: Sample) -> str:
+        names = self._params.table_names
+        name = names.get(sample.meta["source"]) or names.get(None, "")
+        return f"table:{name}/{self._params.caption_column}"
 
 
 def identity(params: TableParams) -> dict[str, Any]:
     """What its texts depend on beside the texts of the table: for a unit's digest and the manifest."""
+    names = params.table_names
     return {
         "captioner": params.captioner,
-        "table": Path(params.path).name,
+        "table": names.get(None, names),
         "caption_column": params.caption_column,
         "language": params.language,
     }

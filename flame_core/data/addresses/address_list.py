@@ -71,12 +71,13 @@ class ListReader:
         others = (params.licence_column, params.sha256_column, params.md5_column, *params.keep_columns)
         table = Table(
             path=place,
-            picture_column=params.url_column,
+            picture_column=None,
             needed=tuple(dict.fromkeys((params.url_column, params.caption_column, *filter(None, others)))),
             others=(),
             encoding="utf-8",
             delimiter="\t" if kind_of_table(path) == ".tsv" else None,
             problems=self.problems,
+            named=path,
         )
         if kind_of_table(path) not in (".csv", ".tsv"):
             yield from read_table(table)

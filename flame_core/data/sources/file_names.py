@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -19,7 +19,7 @@ class FileNames:
     """The files of a source, named relative to `folder`; messages show only those of `shown`, by default all."""
 
     def __init__(self, folder: Path, names: Collection[str], shown: Collection[str] | None = None) -> None:
-        self._roots = dict.fromkeys((posixpath.normpath(folder.absolute()), os.path.realpath(folder)))
+        self._roots = roots_of(folder)
         self._names = frozenset(names)
         shown = names if shown is None else shown
         self._first = min(shown, default=None)
@@ -33,7 +33,7 @@ class FileNames:
 
     def find(self, name: str) -> str | None:
         """The file that a table calls `name`; None if there is none."""
-        candidates = list(self._candidates(name))
+        candidates = list(spellings(name, self._roots))
         for candidate in candidates:
             if candidate in self._names:
                 return candidate
@@ -51,14 +51,21 @@ class FileNames:
             return f"{said}; the nearest is {alike!r}"
         return f"{said}; its pictures are called like {self._first!r}" if self._first else said
 
-    def _candidates(self, name: str) -> Iterator[str]:
-        for text in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
-            path = posixpath.normpath(text)
-            for root in self._roots if path.startswith("/") else ():
-                if path.startswith(f"{root.rstrip('/')}/"):
-                    yield path[len(root.rstrip("/")) + 1 :]
-            yield PurePosixPath(text).as_posix()
-            yield path
+
+def roots_of(folder: Path) -> list[str]:
+    """The absolute paths of a folder: as it is called, and without links."""
+    return list(dict.fromkeys((posixpath.normpath(folder.absolute()), os.path.realpath(folder))))
+
+
+def spellings(name: str, roots: Iterable[str]) -> Iterator[str]:
+    """Names below a folder that a table may mean by `name`, the likeliest first."""
+    for text in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+        path = posixpath.normpath(text)
+        for root in roots if path.startswith("/") else ():
+            if path.startswith(f"{root.rstrip('/')}/"):
+                yield path[len(root.rstrip("/")) + 1 :]
+        yield PurePosixPath(text).as_posix()
+        yield path
 
 
 def _folded(name: str) -> str:

@@ -32,7 +32,7 @@ def parquet_rows(table: Table) -> Iterator[tuple[int, Row]]:
         names, texts = _columns(table)
         with pq.ParquetFile(table.path, read_dictionary=texts, page_checksum_verification=True) as file:
             number = 0
-            rows = _ROWS if table.picture_column in texts else _PICTURES
+            rows = _ROWS if table.picture_column in (None, *texts) else _PICTURES
             for batch in file.iter_batches(batch_size=rows, columns=names):
                 columns = {name: _cells(table, name, batch.column(name)) for name in names}
                 for i in range(batch.num_rows):
@@ -60,6 +60,8 @@ def _columns(table: Table) -> tuple[list[str], list[str]]:
             if schema.names.count(name) > 1:
                 table.refuse(f"has {schema.names.count(name)} columns {name!r}; rename those that are not meant")
         texts = [name for name in names if _is_text(schema.field(name).type)]
+        if table.picture_column is None:
+            return names, texts
         if _holds_bytes(schema.field(table.picture_column).type):
             texts.remove(table.picture_column)  # a dictionary has no use for pictures
     field = schema.field(table.picture_column)

@@ -14,6 +14,7 @@ from flame_core.data.sources import Problem
 from flame_core.data.sources.record import read_object
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
+from flame_core.names import printable
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 LONGEST = 1 << 20  # characters of a cell
@@ -22,15 +23,23 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A table to read: `needed` columns must exist, `others` are optional. The picture's column may hold bytes."""
+    """A table to read: `needed` columns must exist, `others` are optional.
+
+    The picture's column, if there is one, may hold bytes. Messages call the file `named`, if it was packed.
+    """
 
     path: Path
-    picture_column: str
+    picture_column: str | None
     needed: tuple[str, ...]
     others: tuple[str, ...]
     encoding: str
     delimiter: str | None
     problems: list[Problem]
+    named: Path | None = None
+
+    @property
+    def shown(self) -> Path:
+        return self.named or self.path
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -41,14 +50,14 @@ class Table:
         for column in self.needed:
             if column not in columns:
                 has = ", ".join(_shown(name) for name in sorted(columns)[:30]) or "no rows"
-                raise InputError(f"{self.path} has no column {column!r}; it has {has}{hint}")
+                raise InputError(f"{self.shown} has no column {column!r}; it has {has}{hint}")
 
     def damaged(self, row: str, why: str) -> None:
         """Record a row that is left out."""
-        self.problems.append(Problem(self.path.name, "damaged_row", f"{row} {why}"))
+        self.problems.append(Problem(printable(self.shown.name), "damaged_row", f"{row} {why}"))
 
     def refuse(self, why: str) -> NoReturn:
-        raise InputError(f"{self.path} {why}")
+        raise InputError(f"{self.shown} {why}")
 
     @property
     def not_decoded(self) -> str:

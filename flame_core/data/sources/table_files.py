@@ -11,6 +11,9 @@ from pathlib import Path
 
 from flame_core.data.sources.table import TABLES
 from flame_core.errors import InputError
+from flame_core.files.regular_files import is_hidden
+
+_BEGINNING = 1 << 20  # bytes
 
 
 def table_files(path: Path, what: str) -> list[Path]:
@@ -21,12 +24,14 @@ def table_files(path: Path, what: str) -> list[Path]:
     """
     kinds = f"{', '.join(TABLES)}, each also with .gz"
     if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.is_file() and kind_of_table(each))
+        own = (each for each in path.iterdir() if not is_hidden(each.name) and kind_of_table(each))
+        files = sorted(each for each in own if each.is_file())
         if not files:
             raise InputError(f"{path} holds no {what} ({kinds})")
         return files
     if not path.is_file():
-        raise InputError(f"{path} does not exist; `path` must name a {what}, or their folder")
+        why = "is neither a file nor a folder" if path.exists() or path.is_symlink() else "does not exist"
+        raise InputError(f"{path} {why}; `path` must name a {what}, or their folder")
     if not kind_of_table(path):
         raise InputError(f"{path.name}: a {what} is {kinds}")
     return [path]
@@ -36,6 +41,14 @@ def kind_of_table(path: Path) -> str | None:
     """`.tsv` for `a.tsv` and `a.tsv.gz`; None if it is no table."""
     name = path.name.lower().removesuffix(".gz")
     return next((suffix for suffix in TABLES if name.endswith(suffix)), None)
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged gzip ({error})") from None
 
 
 @contextmanager
@@ -49,12 +62,28 @@ def unpacked(path: Path, scratch: Path) -> Iterator[Path]:
         yield path
         return
     place = scratch / path.name[:-3]
-    try:
-        with gzip.open(path) as packed, place.open("wb") as file:
-            shutil.copyfileobj(packed, file, 1 << 20)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged gzip ({error})") from None
+    with _clear_errors(path), gzip.open(path) as packed, place.open("wb") as file:
+        shutil.copyfileobj(packed, file, 1 << 20)
     try:
         yield place
     finally:
         place.unlink()
+
+
+@contextmanager
+def beginning(path: Path, scratch: Path) -> Iterator[Path | None]:
+    """The file itself, or the first lines of what gzip packed in it; None of a packed .parquet, which has none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if path.suffix.lower() != ".gz":
+        yield path
+    elif kind_of_table(path) == ".parquet":
+        yield None
+    else:
+        place = scratch / f"{path.name[:-3]}"
+        with _clear_errors(path), gzip.open(path) as packed:
+            content = packed.read(_BEGINNING)
+            place.write_bytes(content if len(content) < _BEGINNING else content[: content.rfind(b"\n") + 1])
+        yield place

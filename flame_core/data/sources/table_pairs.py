@@ -69,7 +69,7 @@ class TablePairs:
         self._lost: dict[str, _Picture] = {}  # by a name that matches no file
         self._embedded: dict[str, _Picture] = {}  # by sha256
         for number, row in read_table(table):
-            name, content = _picture(row.pop(table.picture_column, None))
+            name, content = _picture(row.pop(table.picture_column or "", None))
             if content:
                 name = name or f"{table.path.stem}/{number:08d}.bin"
                 if forgotten.names_bytes(content):  # nobody else gets its key
