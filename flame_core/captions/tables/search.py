@@ -34,7 +34,7 @@ from flame_core.params.captions import NAMING_SOURCES
 from flame_core.verification import read_digests
 from flame_core.work import UnitRecord, WorkCache
 
-TABLE = "table of captions"
+_TABLE = "table of captions"
 _TEXTS, _ABOUT = "texts.parquet", "about.json"
 _ROWS = 4096  # that are looked up at once
 _SAID = 3  # rows that cannot be read, named in a warning
@@ -80,7 +80,7 @@ def find_texts(key: str, params: TableCaptioner, sources: Mapping[str, Source], 
             "unit": "texts",
             "tables": tables,
             "params": params.model_dump(exclude={"path"}),
-            "sources": sorted(sources) if params.match in NAMING_SOURCES else [],
+            "sources": _places(sources) if params.match in NAMING_SOURCES else {},
             "index": read_digests(layout.shards)[INDEX],
         }
         search = _Search(params, files, sources, layout)
@@ -114,7 +114,7 @@ def _readable(place: Path) -> list[Path]:
     Raises:
         InputError: there are none, or one cannot be read.
     """
-    files = table_files(place, TABLE)
+    files = table_files(place, _TABLE)
     for path in files:
         try:
             with path.open("rb") as file:
@@ -230,6 +230,11 @@ def _name(value: Any) -> str | None:
 def _same(code: str, other: str) -> bool:
     """Whether two codes are of one language: zh_CN and zh-cn."""
     return code.replace("_", "-").lower() == other.replace("_", "-").lower()
+
+
+def _places(sources: Mapping[str, Source]) -> dict[str, list[str | None]]:
+    """{source: its kind and path}, on which it depends what the names of its files mean."""
+    return {name: [source.kind, getattr(source, "path", None)] for name, source in sources.items()}
 
 
 def _label(source: str | None, path: Path) -> str:
