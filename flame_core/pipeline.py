@@ -99,7 +99,7 @@ def runnable_params(
         require_links(layout, resolved.params)
     of_run = workspace_of(layout, resolved.params) if in_workspace else layout
     _require_trainable(of_run, resolved.params, layout.recipes)
-    _require_benchmarks(resolved.params, layout)
+    _require_benchmarks(resolved.params, of_run)
     require_dvc(layout)
     return resolved
 

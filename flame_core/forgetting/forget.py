@@ -19,7 +19,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flame_core.captions.captioner import KINDS
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
 from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
@@ -33,9 +32,9 @@ from flame_core.forgetting.revisions import OUTS, Revision, cache_folder, cached
 from flame_core.forgetting.traces import Traces
 from flame_core.git import git
 from flame_core.graph.links import PIPELINE, stages_of
-from flame_core.graph.own_stages import own_outs
+from flame_core.graph.own_tables import is_made, table_place
 from flame_core.layout import Layout
-from flame_core.params import Params, TableCaptioner
+from flame_core.params import Params
 from flame_core.tracking.store import tracking_address
 from flame_core.workspace import require_dvc
 
@@ -85,7 +84,7 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
     _recognise_known(traces, requests, known)
     own = _own_places(params, layout)
     unseen = _unseen(layout, revisions)
-    unseen += _own_tables(params, layout)
+    unseen += [f"the table of {kind} captions itself: {path}" for kind, path in _own_tables(params, layout)]
     if dry_run:
         report = Report(found, _delete(layout, cache, traces, own, None)[0])
         report.purged.unreached += unseen
@@ -193,36 +192,22 @@ def _recognise_known(traces: Traces, requests: Requests, known: Forgotten) -> No
 
 
 def _own_places(params: Params, layout: Layout) -> list[Path]:
-    """The user's own files below `data` that params name and no stage makes: these are not deleted."""
+    """The user's own files below `data` that sources read, and tables that no stage makes: these are not deleted."""
     named: list[Any] = [*params.sources.values(), *(domain.source for domain in (params.domains or {}).values())]
     named += [params.concepts.images.tagger] if params.concepts and params.concepts.images else []
     paths = [path for each in named if (path := getattr(each, "path", None))]
-    paths += [path for _, path in _caption_tables(params)]
-    data = layout.data.resolve()
-    inside = [place for path in paths if data in (place := layout.resolve(path).resolve()).parents]
-    return [place for place in inside if not any(place.is_relative_to(out) for out in _made(layout))]
+    paths += [path for _, path in _own_tables(params, layout)]
+    places = [layout.resolve(path).resolve() for path in paths]
+    data, outs = layout.data.resolve(), [(layout.project / out).resolve() for out in OUTS]
+    inside = [place for place in places if data in place.parents]
+    return [place for place in inside if not any(place.is_relative_to(out) for out in outs)]
 
 
-def _made(layout: Layout) -> list[Path]:
-    """What stages make, the project's own ones too."""
-    outs = [*OUTS, *own_outs(stages_of(layout.project / PIPELINE))]
-    return [(layout.project / out).resolve() for out in outs]
-
-
-def _own_tables(params: Params, layout: Layout) -> list[str]:
-    """Tables of captions that no stage makes."""
-    made = _made(layout)
-    return [
-        f"the table of {kind} captions itself: {path}"
-        for kind, path in _caption_tables(params)
-        if not any(layout.resolve(path).resolve().is_relative_to(out) for out in made)
-    ]
-
-
-def _caption_tables(params: Params) -> list[tuple[str, str]]:
-    """(kind, path) of all tables of captions."""
-    chosen = [(kind, getattr(params.caption, kind)) for kind in KINDS]
-    return [(kind, path) for kind, each in chosen if isinstance(each, TableCaptioner) for _, path in each.tables]
+def _own_tables(params: Params, layout: Layout) -> list[tuple[str, str]]:
+    """(kind, path) of the tables of captions that no stage makes."""
+    stages = stages_of(layout.project / PIPELINE)
+    tables = [(kind, path) for kind, chosen in params.caption.tables for _, path in chosen.tables]
+    return [(kind, path) for kind, path in tables if not is_made(layout, table_place(layout, path), stages)]
 
 
 def _delete(

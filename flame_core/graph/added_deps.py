@@ -18,7 +18,7 @@ from flame_core.graph.own_tables import is_of_the_run, table_place, unmade_table
 from flame_core.graph.section_stages import ADAPTER_OUT, linked_place, relative
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_of
-from flame_core.params.captions import TableCaptioner, TrainedCaptioner
+from flame_core.params.captions import TrainedCaptioner
 
 CAPTIONER = "data/captioner"
 _OF_SECTIONS = {  # {stage: a dep that nothing makes without a section, and which}
@@ -46,10 +46,8 @@ def _of_captions(layout: Layout, params: Params) -> list[str]:
             folder = _folder(layout, each.model)
             if folder is not None and layout.data not in folder.parents:  # one of this run is refused by the stage
                 places.add(folder)
-        if isinstance(each, TableCaptioner):
-            tables = (table_place(layout, path) for _, path in each.tables)
-            places |= {place for place in tables if is_of_the_run(layout, place)}
-    return relative(layout, places)
+    tables = (table_place(layout, path) for _, chosen in params.caption.tables for _, path in chosen.tables)
+    return relative(layout, places | {place for place in tables if is_of_the_run(layout, place)})
 
 
 def _folder(layout: Layout, model: str) -> Path | None:

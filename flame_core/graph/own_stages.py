@@ -35,13 +35,21 @@ def link_inputs(stages: Mapping[str, Any], root: Path, *sources: Path) -> None:
 
 def own_outs(stages: Mapping[str, Any]) -> list[str]:
     """Outs below the run of stages whose command is no `flame`; those with `${item}` are left out."""
-    found: list[str] = []
+    return [name for name in _outs(stages) if "${" not in name]
+
+
+def own_places(stages: Mapping[str, Any]) -> list[str]:
+    """The same, and of `data/parts/${item}.csv` the folder, whose files the stages make together."""
+    return [name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in _outs(stages)]
+
+
+def _outs(stages: Mapping[str, Any]) -> Iterator[str]:
     for stage in stages.values():
-        commands = stage.get("cmd", ()) if isinstance(stage, dict) else ()  # a stage with `foreach` has none by itself
+        plain = stage.get("do", stage) if isinstance(stage, dict) else {}  # a stage with `foreach`
+        commands = plain.get("cmd", ())
         lines = [commands] if isinstance(commands, str) else list(commands)
         if any(not line.startswith("flame ") for line in lines):
-            found += [name for name in _below(stage.get("outs") or ()) if "${" not in name]
-    return found
+            yield from _below(plain.get("outs") or ())
 
 
 def _named(stages: Mapping[str, Any]) -> Iterator[str]:

@@ -36,7 +36,6 @@ from flame_core.params import (
     Params,
     RewriteCaptioner,
     Source,
-    TableCaptioner,
     UrlsSource,
     VLMCaptioner,
     WebdatasetSource,
@@ -149,17 +148,17 @@ def _of_llm(params: Params, layout: Layout) -> Inputs:
 
 def _of_captioners(params: Params, layout: Layout) -> Inputs:
     chosen = {"caption.short": params.caption.short, "caption.long": params.caption.long}
-    found: Inputs = {}
-    for key, captioner in chosen.items():
-        if isinstance(captioner, RewriteCaptioner | VLMCaptioner):
-            files = _of_path(captioner.model, layout)
-        elif isinstance(captioner, TableCaptioner):
-            places = (table_place(layout, path) for _, path in captioner.tables)
-            files = sorted(each for place in places if not is_of_the_run(layout, place) for each in _tables(place))
-        else:
-            continue
-        found[key] = OutsideInput(captioner.model_dump(mode="json"), files)
-    return found
+    models: Inputs = {
+        key: OutsideInput(captioner.model_dump(mode="json"), _of_path(captioner.model, layout))
+        for key, captioner in chosen.items()
+        if isinstance(captioner, RewriteCaptioner | VLMCaptioner)
+    }
+    tables: Inputs = {}
+    for kind, captioner in params.caption.tables:
+        places = (table_place(layout, path) for _, path in captioner.tables)
+        files = sorted(each for place in places if not is_of_the_run(layout, place) for each in _tables(place))
+        tables[f"caption.{kind}"] = OutsideInput(captioner.model_dump(mode="json"), files)
+    return models | tables
 
 
 def _tables(place: Path) -> Iterator[FileState]:

@@ -81,6 +81,15 @@ def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> d
     return found
 
 
+def as_noted(params: Params, layout: Layout, name: str) -> set[str]:
+    """Inputs of this machine that are as a stage saw them when it last ended well, here or in the project."""
+    stage = outside_stages(params, layout).get(name)
+    noted = _noted(Layout(layout.project, layout.project)) | _noted(layout)
+    if stage is None or not (seen := noted.get(name)):
+        return set()
+    return {each for each, state in look(stage).items() if seen.get(each) == state}
+
+
 def note_first(params: Params, layout: Layout, changed: Collection[str]) -> None:
     """Note the present state for stages without a note, so that later changes count; not of those that have `changed`.
 

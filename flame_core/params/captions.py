@@ -224,3 +224,9 @@ class CaptionParams(Section):
     short: Captioner | None = Field(default=MetadataCaptioner(), description="who writes short captions; null: nobody")
     long: Captioner | None = Field(default=MetadataCaptioner(), description="who writes long captions; null: nobody")
     gates: CaptionGates = CaptionGates()
+
+    @property
+    def tables(self) -> list[tuple[Literal["short", "long"], TableCaptioner]]:
+        """(kind, captioner) of the kinds that are read from tables."""
+        kinds: tuple[Literal["short"], Literal["long"]] = ("short", "long")
+        return [(kind, chosen) for kind in kinds if isinstance(chosen := getattr(self, kind), TableCaptioner)]

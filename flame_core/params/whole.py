@@ -154,10 +154,9 @@ class Params(Section):
                 )
 
     def _tables_without_a_source(self) -> Iterator[Misfit]:
-        for kind in ("short", "long"):
-            if isinstance(chosen := getattr(self.caption, kind), TableCaptioner):
-                for key, said in self._source_faults(chosen):
-                    yield ("caption", kind, key), said
+        for kind, chosen in self.caption.tables:
+            for key, said in self._source_faults(chosen):
+                yield ("caption", kind, key), said
 
     def _source_faults(self, chosen: TableCaptioner) -> Iterator[tuple[str, str]]:
         kinds = NAMING_SOURCES.get(chosen.match, ())

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
+from flame_core.outside.noted import as_noted
 from flame_core.params import Params
 from flame_core.params.validation import Fault
 from flame_core.suite.collection import read_benchmark
 from flame_core.suite.definition import lacking_template, load_benchmark
-from flame_core.text.manifest import read_manifest
 
-_LISTS = ("names", "only_baselines")
+_READERS = {"names": "embed", "only_baselines": "baselines"}  # {list: the stage that reads its data first}
 log = logging.getLogger(__name__)
 
 
@@ -59,14 +59,14 @@ def benchmark_faults(params: Params, layout: Layout) -> Iterator[Fault]:
 def benchmark_data(params: Params, layout: Layout) -> tuple[list[Fault], list[Fault]]:
     """Benchmarks whose data are damaged, and those that reports leave out since their data are not there.
 
-    Their definitions are right. What the store of `layout` has read is not read again.
+    Their definitions are right. What is as its stage has read it is not read again.
     """
     damaged, missing = [], []
     data = layout.resolve(params.evaluate.benchmarks.data)
-    known = _embedded(layout)
+    known = {name: as_noted(params, layout, _READERS[name]) if listed else set() for name, listed in _lists(params)}
     for key, entry in _listed(params):
         benchmark = load_benchmark(entry, layout.project)
-        if benchmark.name in known:
+        if f"benchmark {benchmark.name}" in known[key[-2]]:
             continue
         try:
             found = read_benchmark(benchmark, data)
@@ -79,16 +79,12 @@ def benchmark_data(params: Params, layout: Layout) -> tuple[list[Fault], list[Fa
     return damaged, missing
 
 
+def _lists(params: Params) -> list[tuple[str, list[str]]]:
+    return [(name, getattr(params.evaluate.benchmarks, name)) for name in _READERS]
+
+
 def _listed(params: Params) -> Iterator[tuple[tuple[str, ...], str]]:
     """(key, entry) of all benchmarks."""
-    for name in _LISTS:
-        for number, entry in enumerate(getattr(params.evaluate.benchmarks, name)):
+    for name, entries in _lists(params):
+        for number, entry in enumerate(entries):
             yield ("evaluate", "benchmarks", name, str(number)), entry
-
-
-def _embedded(layout: Layout) -> set[str]:
-    """Names of the benchmarks whose texts are in the store."""
-    try:
-        return set(read_manifest(layout.embeddings).get("benchmarks", {}))
-    except InputError:
-        return set()

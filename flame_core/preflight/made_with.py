@@ -38,8 +38,9 @@ class MadeWith:
         return not self._llm or _read(LLMParams, self._llm.get("llm") or {}) == self._params.llm
 
     def has_captions(self) -> bool:
-        """Whether captions are those of these params."""
-        return not self._captioned or _read(CaptionParams, self._captioned.get("caption") or {}) == self._params.caption
+        """Whether captions are those of these params, and of these samples."""
+        found = _read(CaptionParams, self._captioned.get("caption") or {})
+        return self.ingest and (not self._captioned or found == self._params.caption)
 
 
 def _recorded(stage: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from flame_core.graph.links import PIPELINE, stages_of
 from flame_core.graph.own_tables import is_of_the_run, table_place, unmade_tables
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import did_you_mean, expanded
-from flame_core.params import FolderSource, Params, TableCaptioner, UrlsSource, WebdatasetSource
+from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
 from flame_core.preflight.made_with import MadeWith
@@ -116,9 +116,8 @@ def _caption_table_faults(params: Params, layout: Layout) -> Iterator[Fault]:
     """Tables of captions that are not there or whose beginning cannot be read; those in `data/` are made by stages."""
     stages = stages_of(layout.project / PIPELINE)
     yield from (Fault(key, said) for key, said in unmade_tables(layout, params, stages))
-    for kind in KINDS:
-        chosen = getattr(params.caption, kind)
-        for _, path in chosen.tables if isinstance(chosen, TableCaptioner) else ():
+    for kind, chosen in params.caption.tables:
+        for _, path in chosen.tables:
             place = table_place(layout, path)
             if is_of_the_run(layout, place):
                 continue

@@ -7,7 +7,7 @@ from flame_core.remedies.remedy import DAMAGED, OTHER_SHARDS, OWN_FAULT, Remedy
 _FAILED = Remedy(
     (
         "the captioner's model does not suit these pictures or texts: look at the examples in data/captions",
-        "a table has no text for them: add rows, or accept raw captions in their place by a higher threshold",
+        "a table has no text for them: add rows; without them, the raw captions are read in their place",
         "a server failed or refused: data/captions/answers says why; `flame caption --retry-failed` asks it again",
         "it ran out of memory: lower `batch_size` of the captioner, then `flame caption --retry-failed`",
         "caption.<kind> is not needed: set it to null, and take the kind out of text.train_kinds",

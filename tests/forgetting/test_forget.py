@@ -313,11 +313,11 @@ def test_an_own_table_of_captions_stays_unless_a_stage_makes_it(project: tuple[P
         stages = {"mine": {"cmd": "python mine.py", "outs": ["data/mine.csv"]}}
         (layout.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     caption.run(params, layout)
-    assert list((layout.work / "caption_tables").glob("*/texts.parquet"))
+    assert list((layout.work / "caption").glob("*/texts.parquet"))
     report = run(params, layout, "s/0007")
     assert table.exists() != made
     assert ("the table of long captions itself: data/mine.csv" in report.purged.unreached) != made
-    assert not list((layout.work / "caption_tables").glob("*/texts.parquet"))
+    assert not list((layout.work / "caption").glob("*/texts.parquet"))
 
 
 def test_the_own_folder_stays_where_a_reproduction_links_it(project: tuple[Params, Layout], tmp_path: Path):

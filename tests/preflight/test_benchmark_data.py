@@ -11,10 +11,12 @@ import yaml
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.outside.inputs import outside_stages
+from flame_core.outside.noted import look, note
 from flame_core.params import load_params, merge, read_yaml
-from flame_core.preflight import check
+from flame_core.preflight import benchmarks, check
 from flame_core.preflight.benchmarks import require_benchmarks
-from flame_core.text.manifest import MANIFEST
+from flame_core.suite.collection import read_benchmark
 from tests.suite import datasets
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +34,8 @@ def layout(tmp_path, monkeypatch) -> Layout:
     datasets.pictures(tmp_path / "sets/things/test", ["a/1.png", "b/1.png", "c/1.png"])
     task = {"kind": "classification", "class_names": "names.json"}
     datasets.definition_file(tmp_path / "things.yaml", task, "image_folder", "things")
-    benchmarks = {"names": ["things.yaml"], "data": "sets"}
-    content = merge(read_yaml(tmp_path / "params.yaml"), {"evaluate": {"benchmarks": benchmarks}})
+    chosen = {"names": ["things.yaml"], "data": "sets"}
+    content = merge(read_yaml(tmp_path / "params.yaml"), {"evaluate": {"benchmarks": chosen}})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     name_classes(tmp_path, "a red thing", "a green thing", "a blue thing")
     return Layout.find(tmp_path)
@@ -63,11 +65,19 @@ def test_damaged_data_are_a_mistake_before_they_stop_embed(layout):
         require_benchmarks(load_params(layout), layout)
 
 
-def test_data_that_the_store_has_read_are_not_read_again(layout):
+def test_data_that_are_as_embed_read_them_are_not_read_again(layout, monkeypatch):
+    params = load_params(layout)
+    note(layout, "embed", look(outside_stages(params, layout)["embed"]))
+    read = []
+    monkeypatch.setattr(
+        benchmarks, "read_benchmark", lambda each, data: read.append(each.name) or read_benchmark(each, data)
+    )
+    assert warnings(layout) == [] and read == []
     name_classes(layout.root, "a red thing", "a green thing")
-    layout.embeddings.mkdir(parents=True)
-    (layout.embeddings / MANIFEST).write_text(json.dumps({"benchmarks": {"things": "0" * 64}}))
-    assert warnings(layout) == []
+    for overrides in ((), ("text.layer=5",)):  # in the project, and in a workspace
+        (fault,) = check(layout, overrides).faults
+        assert fault.endswith(FEW)
+    assert read == ["things"] * 2
 
 
 def test_data_that_are_not_there_are_named_with_what_is_needed(layout, caplog):

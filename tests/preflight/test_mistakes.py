@@ -71,7 +71,7 @@ def layout(tmp_path, monkeypatch) -> Layout:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/table.csv").write_text("image,caption\n")
     (tmp_path / "pictures/table.csv.gz").write_bytes(gzip.compress(b"image,caption\n1.png,a bird\n" * 99_000))
-    (tmp_path / "pictures/keys.jsonl").write_text('{"key": "a", "text": "a bird"}\n{"key": "b"}\n' * 75)
+    (tmp_path / "pictures/keys.jsonl").write_text('{"key": "a", "text": "a bird"}\n{"key": "b"}\n' * 750)
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars/0.tar").touch()
     (tmp_path / PARAMS).write_text(OWN)
@@ -130,7 +130,7 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
         "long: {captioner: table, path: pictures/keys.jsonl}",
         11,
         "caption.long.path",
-        "none of its first 100 rows has 'caption'",
+        "none of its first 1,000 rows has 'caption'",
     ),
     (
         PARAMS,
@@ -146,7 +146,7 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
         "long: {captioner: table, path: ./data/mine.csv}",
         11,
         "caption.long.path",
-        "no stage of dvc.yaml makes ./data/mine.csv, .* move it out",
+        "no stage of dvc.yaml makes ./data/mine.csv: let a stage of your own make it, or move it out of data/",
     ),
     (
         PARAMS,

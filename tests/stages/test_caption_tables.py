@@ -121,7 +121,7 @@ def test_a_folder_of_tables_is_read_in_the_order_of_their_names_and_all_texts_ar
     rows = [row for row in read_captions(layout.captions / "train/00000.parquet") if row.kind == "long"]
     assert [(row.row, row.text) for row in rows] == [(0, "first"), (0, "secon"), (0, "third"), (1, "fourt")]
     assert rows_of(told) == {
-        "rows": 7, "texts": 4, "texts cut": 2, "rows of no sample": 1, "rows without a text": 1, "repeated texts": 1,
+        "rows": 7, "texts": 4, "texts cut": 2, "unmatched rows": 1, "rows without a text": 1, "duplicate texts": 1,
         "samples with a text": 2,
     }  # fmt: skip
 
@@ -195,7 +195,7 @@ def test_sources_with_files_of_the_same_names_have_a_table_each(tmp_path):
         ("b/0001", "of b", "table:b.csv/caption"),
     ]
     kinds = json.loads((layout.captions / caption.MANIFEST).read_text())["kinds"]
-    assert kinds["long"]["table"] == {"a": "a.csv", "b": "b.csv"}
+    assert kinds["long"]["tables"] == {"a": "a.csv", "b": "b.csv"}
     assert kinds["long"]["sha256"].keys() == {"a/a.csv", "b/b.csv"}
 
 
@@ -237,6 +237,15 @@ def test_columns_of_bytes_and_of_whole_numbers(tmp_path):
     pq.write_table(pa.table(table), tmp_path / "captions.parquet")
     caption.run(of_table(path="captions.parquet"), layout)
     assert written(layout) == {"7": "seven"}
+
+
+def test_a_part_of_a_folder_may_be_empty(layout):
+    folder = layout.root / "tables"
+    folder.mkdir()
+    write_csv(folder / "a.csv", ROWS)
+    (folder / "b.jsonl").touch()
+    caption.run(of_table(path="tables"), layout)
+    assert written(layout) == LONG
 
 
 def test_hidden_files_are_no_tables_and_a_name_that_is_no_text_is_one(layout):

@@ -40,7 +40,7 @@ def identity(params: TableParams) -> dict[str, Any]:
     names = params.table_names
     return {
         "captioner": params.captioner,
-        "table": names.get(None, names),
+        **({"table": names[None]} if None in names else {"tables": names}),
         "caption_column": params.caption_column,
         "language": params.language,
     }

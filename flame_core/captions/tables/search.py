@@ -38,7 +38,7 @@ _TABLE = "table of captions"
 _TEXTS, _ABOUT = "texts.parquet", "about.json"
 _ROWS = 4096  # that are looked up at once
 _SAID = 3  # rows that cannot be read, named in a warning
-_LOOKED_AT = 100  # rows of a table, before anything runs
+_LOOKED_AT = 1000  # rows of a table, before anything runs
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +84,7 @@ def find_texts(key: str, params: TableCaptioner, sources: Mapping[str, Source], 
             "index": read_digests(layout.shards)[INDEX],
         }
         search = _Search(params, files, sources, layout)
-        unit = WorkCache(layout.work, "caption_tables").get(inputs, search.write)
+        unit = WorkCache(layout.work, "caption").get(inputs, search.write)
     except InputError as error:
         raise InputError(f"{key}: {error}") from None
     about = json.loads(unit.file(_ABOUT).read_bytes())
@@ -115,13 +115,14 @@ def _readable(place: Path) -> list[Path]:
         InputError: there are none, or one cannot be read.
     """
     files = table_files(place, _TABLE)
+    filled = []
     for path in files:
         try:
             with path.open("rb") as file:
-                file.read(1)
+                filled += [path] if file.read(1) else []
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    return files
+    return filled or files  # a part of a folder may be empty
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,12 @@ class _Search:
                         known |= places >= 0
                         for row in np.flatnonzero(places >= 0).tolist():
                             counts.update(self._take(texts, int(places[row]), some[row][1]))
-                    counts["rows of no sample"] += int(np.count_nonzero(~known))
+                    counts["unmatched rows"] += int(np.count_nonzero(~known))
             if not counts["texts"]:
                 raise InputError(self._nothing(index, counts, first, problems))
             shards = texts.write(folder / _TEXTS)
             counts["texts"] -= texts.repeated
-            counts["samples with a text"], counts["repeated texts"] = texts.samples, texts.repeated
+            counts["samples with a text"], counts["duplicate texts"] = texts.samples, texts.repeated
         write_json(folder / _ABOUT, {"shards": shards, "unreadable": _said(problems.rows())})
         counts["unreadable rows"] = sum(problem.count for problem in problems.rows())
         return UnitRecord({name: count for name, count in counts.items() if count})
@@ -186,7 +187,7 @@ class _Search:
         if not counts["rows"]:
             said = _said(problems.rows())
             return f"{what} has no row that can be read{f': {said}' if said else ''}"
-        if counts["rows of no sample"] < counts["rows"]:
+        if counts["unmatched rows"] < counts["rows"]:
             return (
                 f"{what} has no text in {chosen.language!r} for any sample: see `caption_column` "
                 f"({chosen.caption_column}) and `language`"

@@ -18,8 +18,8 @@ from flame_core.data.shards import Index
 from flame_core.digest import canonical_json
 from flame_core.files.row_groups import in_groups
 
-_PART = pa.schema({"place": pa.int64(), "text": pa.string()})
-_TEXTS = pa.schema({"key": pa.string(), "text": pa.string()})
+_PART = pa.schema({"place": pa.int64(), "text": pa.large_string()})  # a range may have more than 2 GB of texts
+_TEXTS = pa.schema({"key": pa.large_string(), "text": pa.large_string()})
 _RANGE = 1 << 18  # samples whose texts are sorted at once
 _FILES = 256  # at most, that are open at once
 _ROWS = 4096  # per row group
@@ -39,6 +39,7 @@ class SortedTexts:
         self._paths = [folder / f"part-{number}" for number in range(-(-len(index) // self._range))]
         self._waiting: list[list[tuple[int, str]]] = [[] for _ in self._paths]
         self._has = np.zeros(len(index), bool)
+        self._added = 0
         self.repeated = 0  # texts that their sample had, known after `write`
         self._open = ExitStack()
 
@@ -59,15 +60,15 @@ class SortedTexts:
     def add(self, place: int, text: str) -> None:
         """Take a text of a sample, by its number in the index."""
         self._has[place] = True
+        self._added += 1
         number = place // self._range
         self._waiting[number].append((place, text))
         if len(self._waiting[number]) == _ROWS:
             self._flush(number)
 
     def _flush(self, number: int) -> None:
-        rows = self._waiting[number]
-        columns = [pa.array([place for place, _ in rows], pa.int64()), pa.array([text for _, text in rows])]
-        self._writers[number].write_table(pa.table(columns, schema=_PART))
+        rows = [{"place": place, "text": text} for place, text in self._waiting[number]]
+        self._writers[number].write_table(pa.Table.from_pylist(rows, schema=_PART))
         self._waiting[number] = []
 
     def write(self, path: Path) -> dict[str, Rows]:
@@ -81,19 +82,18 @@ class SortedTexts:
         digests = [hashlib.sha256() for _ in spans]
 
         def texts() -> Iterator[pa.Table]:
-            keys = self._index.table.column("key")
+            keys = self._index.table.column("key").cast(pa.large_string())
             for part in self._paths:
                 table = pq.ParquetFile(part).read().sort_by("place")  # a stable sort
-                given = len(table)
-                table = table.filter(pa.array(_first_ones(table), pa.bool_()))
-                self.repeated += given - len(table)
-                places = table.column("place").to_numpy()
-                found = pa.table([keys.take(table.column("place")), table.column("text")], schema=_TEXTS)
-                shards = np.searchsorted(first, places, "right") - 1
-                np.add.at(counts, shards, 1)
-                for shard, row in zip(shards.tolist(), found.to_pylist(), strict=True):
-                    digests[shard].update(canonical_json(row).encode())
-                yield found
+                for some in _each_once(table):
+                    places = some.column("place")
+                    found = pa.table([keys.take(places), some.column("text")], schema=_TEXTS)
+                    shards = np.searchsorted(first, places.to_numpy(), "right") - 1
+                    np.add.at(counts, shards, 1)
+                    for shard, row in zip(shards.tolist(), found.to_pylist(), strict=True):
+                        digests[shard].update(canonical_json(row).encode())
+                    yield found
+            self.repeated = self._added - int(counts.sum())
 
         with pq.ParquetWriter(path, _TEXTS, compression="zstd") as writer:
             for group in in_groups(texts(), _ROWS):
@@ -106,8 +106,14 @@ class SortedTexts:
         }
 
 
-def _first_ones(table: pa.Table) -> list[bool]:
-    """Whether each row is the first of its sample with this text."""
-    seen: set[tuple[int, str]] = set()
-    rows = zip(table.column("place").to_pylist(), table.column("text").to_pylist(), strict=True)
-    return [row not in seen and not seen.add(row) for row in rows]
+def _each_once(table: pa.Table) -> Iterator[pa.Table]:
+    """The rows of a sorted table, some at a time, without texts that their sample has already."""
+    last, seen = -1, set[str]()
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        kept = []
+        for place, text in zip(batch.column("place").to_pylist(), batch.column("text").to_pylist(), strict=True):
+            if place != last:
+                last, seen = place, set()
+            kept.append(text not in seen)
+            seen.add(text)
+        yield pa.Table.from_batches([batch]).filter(pa.array(kept, pa.bool_()))

@@ -78,6 +78,7 @@ class ListReader:
             delimiter="\t" if kind_of_table(path) == ".tsv" else None,
             problems=self.problems,
             named=path,
+            text_column=params.url_column,
         )
         if kind_of_table(path) not in (".csv", ".tsv"):
             yield from read_table(table)

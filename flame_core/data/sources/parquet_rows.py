@@ -60,6 +60,8 @@ def _columns(table: Table) -> tuple[list[str], list[str]]:
             if schema.names.count(name) > 1:
                 table.refuse(f"has {schema.names.count(name)} columns {name!r}; rename those that are not meant")
         texts = [name for name in names if _is_text(schema.field(name).type)]
+        if table.text_column is not None and not _may_be_text(kind := schema.field(table.text_column).type):
+            table.refuse(f"holds {kind} in the column {table.text_column!r}; it must be text")
         if table.picture_column is None:
             return names, texts
         if _holds_bytes(schema.field(table.picture_column).type):
@@ -90,6 +92,13 @@ def _names_pictures(kind: pa.DataType) -> bool:
         return {"bytes", "path"} & {field.name for field in kind} != set()
     others = (pa.types.is_large_binary, pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_null)
     return _is_text(kind) or any(of(kind) for of in others)
+
+
+def _may_be_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    others = (pa.types.is_large_string, pa.types.is_large_binary, pa.types.is_string_view, pa.types.is_binary_view)
+    return _is_text(kind) or any(of(kind) for of in (*others, pa.types.is_null))
 
 
 def _cells(table: Table, name: str, column: pa.Array) -> list[Any]:

@@ -25,7 +25,8 @@ Row = dict[str, Any]
 class Table:
     """A table to read: `needed` columns must exist, `others` are optional.
 
-    The picture's column, if there is one, may hold bytes. Messages call the file `named`, if it was packed.
+    The picture's column, if there is one, may hold bytes, and the text column, if there is one, only texts. Messages
+    call the file `named`, if it was packed.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Table:
     delimiter: str | None
     problems: list[Problem]
     named: Path | None = None
+    text_column: str | None = None
 
     @property
     def shown(self) -> Path:

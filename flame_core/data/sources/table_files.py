@@ -82,7 +82,7 @@ def beginning(path: Path, scratch: Path) -> Iterator[Path | None]:
     elif kind_of_table(path) == ".parquet":
         yield None
     else:
-        place = scratch / f"{path.name[:-3]}"
+        place = scratch / path.name[:-3]
         with _clear_errors(path), gzip.open(path) as packed:
             content = packed.read(_BEGINNING)
             place.write_bytes(content if len(content) < _BEGINNING else content[: content.rfind(b"\n") + 1])
