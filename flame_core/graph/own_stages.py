@@ -40,7 +40,8 @@ def own_outs(stages: Mapping[str, Any]) -> list[str]:
 
 def own_places(stages: Mapping[str, Any]) -> list[str]:
     """The same, and of `data/parts/${item}.csv` the folder, whose files the stages make together."""
-    return [name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in _outs(stages)]
+    places = (name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in _outs(stages))
+    return [place for place in places if place]
 
 
 def _outs(stages: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import yaml
 
 from flame_core.errors import ParamsError
 from flame_core.graph.links import require_links
+from flame_core.graph.own_tables import unmade_tables
 from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.workspace import open_workspace, resolve_params
@@ -66,6 +67,19 @@ def test_a_table_of_captions_that_a_stage_makes_is_a_dep(project):
     for path in ("data/recaptions/", "./data/../data/recaptions", project.data / "recaptions"):
         assert deps(opened(project, table % path), "caption") == ["data/shards", "data/recaptions"]
     assert deps(opened(project, table % "mine/recaptions.csv"), "caption") == ["data/shards"]
+
+
+def test_stages_of_ones_own_make_tables_in_data_also_part_by_part(project):
+    params = resolve_params(project, ["caption.long={captioner: table, path: data/recaptions}"], None).params
+    made = {"cmd": "python mine.py ${item}", "outs": ["data/recaptions/${item}.csv", "${item}.txt"]}
+
+    def faults(**stages) -> list[str]:
+        return [said for _, said in unmade_tables(project, params, stages)]
+
+    assert faults(mine={"foreach": [1, 2], "do": made}) == faults(mine={"matrix": {"item": [1]}, **made}) == []
+    assert faults(mine={"cmd": "python mine.py", "outs": [{"data/recaptions": {"cache": False}}]}) == []
+    (said,) = faults(mine={"cmd": "python mine.py", "outs": ["data/other/x.csv"]}, caption={"cmd": "flame caption"})
+    assert said.startswith("no stage of dvc.yaml makes data/recaptions: let a stage of your own make it, or move it")
 
 
 def test_an_evaluation_waits_for_the_captioner_that_its_report_shows(project):

@@ -19,18 +19,14 @@ from flame_core.preflight.benchmarks import require_benchmarks
 from flame_core.suite.collection import read_benchmark
 from tests.suite import datasets
 
-ROOT = Path(__file__).parents[2]
 KEY = "evaluate.benchmarks.names.0"
 FEW = "names.json: 2 class names in 'en', but the labels are of 3 classes"
 
 
 @pytest.fixture
-def layout(tmp_path, monkeypatch) -> Layout:
+def layout(layout: Layout) -> Layout:
     """The demo's params with a benchmark of its own: pictures of three classes, whose names are in a file."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    tmp_path = layout.root
     datasets.pictures(tmp_path / "sets/things/test", ["a/1.png", "b/1.png", "c/1.png"])
     task = {"kind": "classification", "class_names": "names.json"}
     datasets.definition_file(tmp_path / "things.yaml", task, "image_folder", "things")
@@ -38,7 +34,7 @@ def layout(tmp_path, monkeypatch) -> Layout:
     content = merge(read_yaml(tmp_path / "params.yaml"), {"evaluate": {"benchmarks": chosen}})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     name_classes(tmp_path, "a red thing", "a green thing", "a blue thing")
-    return Layout.find(tmp_path)
+    return layout
 
 
 def name_classes(root: Path, *names: str) -> None:

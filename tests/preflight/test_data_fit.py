@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,18 +12,6 @@ from flame_core.data.shards import INDEX_SCHEMA
 from flame_core.layout import Layout
 from flame_core.preflight import check
 from flame_core.settings import settings
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def layout(tmp_path, monkeypatch) -> Layout:
-    """The demo's params; nothing has run."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    return Layout.find(tmp_path)
 
 
 def shards(layout: Layout, train: int, val: int) -> None:
