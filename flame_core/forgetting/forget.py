@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from flame_core.captions.tables.places import table_place
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
 from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
@@ -32,7 +33,7 @@ from flame_core.forgetting.revisions import OUTS, Revision, cache_folder, cached
 from flame_core.forgetting.traces import Traces
 from flame_core.git import git
 from flame_core.graph.links import PIPELINE, stages_of
-from flame_core.graph.own_tables import is_made, table_place
+from flame_core.graph.own_tables import is_made
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.tracking.store import tracking_address

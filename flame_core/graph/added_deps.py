@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flame_core.graph.own_tables import is_of_the_run, table_place, unmade_tables
+from flame_core.captions.tables.places import is_of_the_run, table_place
+from flame_core.graph.own_tables import unmade_tables
 from flame_core.graph.section_stages import ADAPTER_OUT, linked_place, relative
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_of

@@ -7,21 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flame_core.captions.tables.places import is_of_the_run, table_place
 from flame_core.graph.own_stages import own_places
 from flame_core.layout import Layout
 from flame_core.params import Params
-
-
-def table_place(layout: Layout, path: str) -> Path:
-    """A table that params name: one in `data/`, however that is written, is of this run."""
-    place = Path(os.path.normpath(layout.resolve(path)))
-    own = layout.project / layout.data.name
-    return layout.data / place.relative_to(own) if place.is_relative_to(own) else place
-
-
-def is_of_the_run(layout: Layout, place: Path) -> bool:
-    """Whether a table is in `data/`."""
-    return layout.data in place.parents
 
 
 def is_made(layout: Layout, place: Path, stages: Mapping[str, Any]) -> bool:

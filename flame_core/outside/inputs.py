@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flame_core.captions.tables.places import is_of_the_run, table_place
 from flame_core.data.buckets.bucket import is_address
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.table_files import table_files
 from flame_core.data.sources.walk import Walk
 from flame_core.errors import InputError, ParamsError
-from flame_core.graph.own_tables import is_of_the_run, table_place
 from flame_core.layout import ROOT_MARKS, Layout, outside_projects
 from flame_core.names import expanded
 from flame_core.params import (

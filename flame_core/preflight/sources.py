@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flame_core.captions.captioner import KINDS
 from flame_core.captions.table import MANIFEST
+from flame_core.captions.tables.places import is_of_the_run, table_place
 from flame_core.captions.tables.search import require_columns
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.buckets.bucket import is_address, require_address
@@ -16,7 +17,7 @@ from flame_core.data.sources.listing import SOURCE
 from flame_core.data.sources.table import TABLES
 from flame_core.errors import InputError, ParamsError
 from flame_core.graph.links import PIPELINE, stages_of
-from flame_core.graph.own_tables import is_of_the_run, table_place, unmade_tables
+from flame_core.graph.own_tables import unmade_tables
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import did_you_mean, expanded
 from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource

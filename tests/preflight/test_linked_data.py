@@ -19,9 +19,8 @@ from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.verification import write_digests
 from flame_core.workspace import resolve_params
 from tests.data.test_sidecars import store, values_of
-from tests.preflight.test_data_fit import layout, shards
+from tests.preflight.test_data_fit import shards
 
-__all__ = ["layout"]  # a fixture
 SELECTION = "train.selection=keys.parquet"
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.preflight import check
-from tests.preflight.test_data_fit import ROOT, shards
+from tests.preflight.conftest import ROOT
+from tests.preflight.test_data_fit import shards
 
 RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes/linked").glob("*.yaml")])
 COMMAND = re.compile(r"^# Command: +(flame run .*(?:\n# {10,}--.*)*)", re.MULTILINE)

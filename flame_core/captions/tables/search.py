@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flame_core.captions.tables.names import SampleNames
+from flame_core.captions.tables.places import table_place
 from flame_core.captions.tables.sorted_texts import SortedTexts
 from flame_core.data.captions_text import clean_caption
 from flame_core.data.shards import INDEX, Index, read_index
@@ -26,7 +27,6 @@ from flame_core.data.sources.table import Table, read_table
 from flame_core.data.sources.table_files import beginning, kind_of_table, table_files, unpacked
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
-from flame_core.graph.own_tables import table_place
 from flame_core.layout import Layout
 from flame_core.names import printable, shown
 from flame_core.params import Source, TableCaptioner
