@@ -66,9 +66,7 @@ def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> d
     others: DVC runs it, or brings back what somebody computed. What the project has noted, its workspaces need not see
     again: DVC's cache has it (`workspace.drop_runs`).
     """
-    noted = _noted(layout)
-    if layout.is_workspace:
-        noted = _noted(Layout(layout.project, layout.project)) | noted
+    noted = _noted_for(layout)
     found = {}
     for name, stage in outside_stages(params, layout).items():
         if only not in (None, name):
@@ -84,8 +82,7 @@ def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> d
 def as_noted(params: Params, layout: Layout, name: str) -> set[str]:
     """Inputs of this machine that are as a stage saw them when it last ended well, here or in the project."""
     stage = outside_stages(params, layout).get(name)
-    noted = _noted(Layout(layout.project, layout.project)) | _noted(layout)
-    if stage is None or not (seen := noted.get(name)):
+    if stage is None or not (seen := _noted_for(layout).get(name)):
         return set()
     return {each for each, state in look(stage).items() if seen.get(each) == state}
 
@@ -107,6 +104,11 @@ def note_first(params: Params, layout: Layout, changed: Collection[str]) -> None
 def _place(layout: Layout) -> Path:
     name = layout.root.name if layout.is_workspace else "project"
     return layout.state / "sources" / f"{name}.json"
+
+
+def _noted_for(layout: Layout) -> Seen:
+    """What is noted of a run, and of the project for stages that the run has not noted."""
+    return (_noted(Layout(layout.project, layout.project)) if layout.is_workspace else {}) | _noted(layout)
 
 
 def _noted(layout: Layout) -> Seen:
