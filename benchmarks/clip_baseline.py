@@ -47,7 +47,8 @@ class Arm:
     """A row of the table: a recipe, and overrides of its training and of its texts.
 
     `one_facet` keeps only the facet of the raw caption that describes the whole. `sentence` reads captions as sentences
-    and keeps the minimum of facets that a store may have, since nothing is trained on them.
+    and keeps the minimum of facets that a store may have, since nothing is trained on them. `captions` is how many of a
+    picture's stored captions are drawn from; None: all.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Arm:
     texts: tuple[str, ...] = ()
     one_facet: bool = False
     sentence: bool = False
+    captions: int | None = None
 
     def store(self, params: Params) -> tuple[str, ...]:
         """The overrides that make its store from the project's params."""
@@ -77,6 +79,7 @@ ARMS = [
     Arm("trained text, sigmoid", "clip-sigmoid"),
     Arm("trained text, InfoNCE (CLIP)", "clip"),
     Arm("FLAME, raw caption alone", "flame-raw", ONE_TEXT, one_facet=True),
+    Arm("FLAME, first raw caption alone", "flame-raw", ONE_TEXT, one_facet=True, captions=1),
     Arm("FLAME with facet tokens", "flame-facets"),
     Arm("FLAME with facet tokens, weight 1", "flame-facets", ("train.objective.facet_weight=1.0",)),
     Arm("LIFT", "lift", (KEEP_ACTIVATIONS,), sentence=True),
@@ -88,12 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--data", help="name of these pictures in the results; by default that of the preset")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], help="run only these")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     results = Results(options.results)
-    name = options.preset.stem if options.preset else "demo"
+    name = options.data or (options.preset.stem if options.preset else "demo")
     if not options.table:
         stores: dict[tuple[str, ...], Store] = {}
         params = resolve_params(Layout.find(), options.overrides, options.preset).params
@@ -101,6 +105,8 @@ def main() -> None:
             for arm in ARMS:
                 if options.arms and arm.name not in options.arms:
                     continue
+                if arm.captions and arm.captions >= params.text.captions_of("raw"):
+                    continue  # the arm before it
                 overrides = (*options.overrides, *arm.store(params))
                 if overrides not in stores:
                     stores[overrides] = embedded(list(overrides), options.preset)
@@ -138,11 +144,13 @@ class Bench:
         recipe = params.train[arm.recipe]
         if phase == "rate" and recipe.epochs != "auto":
             recipe = recipe.model_copy(update={"epochs": round(TUNING * recipe.epochs)})
-        run = value_digest({"store": self.store.digest, "phase": phase, "recipe": recipe.identity})
+        identity = {"store": self.store.digest, "phase": phase, "recipe": recipe.identity}
+        run = value_digest(identity | ({"captions": arm.captions} if arm.captions else {}))
         if found := self.results.find(run):
             return found
         start = time.process_time()
-        scores = held_out_scores(self.store, recipe) if phase == "rate" else validation_scores(self.store, recipe)
+        measure = held_out_scores if phase == "rate" else validation_scores
+        scores = measure(self.store, recipe, arm.captions)
         return self.results.add(
             {
                 "data": self.name,

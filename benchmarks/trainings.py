@@ -129,11 +129,14 @@ def is_held_out(row: IndexRow) -> bool:
     return int(text_sha256(row.key), 16) % HELD_OUT == 0
 
 
-def validation_scores(store: Store, recipe: TrainParams) -> Scores:
-    """Scores on the validation split, in all its languages, after a training on all training pictures."""
+def validation_scores(store: Store, recipe: TrainParams, captions: int | None = None) -> Scores:
+    """Scores on the validation split, in all its languages, after a training on all training pictures.
+
+    `captions` as in `train_model`.
+    """
     rows = validation_rows(store)
     with tempfile.TemporaryDirectory() as name:
-        z, lookup = trained(store, recipe, Path(name), rows)
+        z, lookup = trained(store, recipe, Path(name), rows, captions=captions)
     return scores(store, rows, z, lookup or stored_texts(store, recipe))
 
 

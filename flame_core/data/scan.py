@@ -166,7 +166,7 @@ def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(
             f"ingest.filters.scores and ingest.blur: the source {task.source} keeps no columns; name them in its "
-            "`keep_columns`, which kind: urls and kind: hub have"
+            "`keep_columns`, which all kinds but debian have"
         ) from None
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged ({error}); run `flame download` again") from None

@@ -1,6 +1,7 @@
 """Deps that stages of `dvc.yaml` have only with some params.
 
-    caption     a trained captioner's LLM and its folder; a table of captions in `data/`
+    caption     a trained captioner's LLM and its folder; a table of captions in `data/`; `data/raw`, whose columns are
+                captions
     embed       the adapters that the LLM learned, with a section `adapt_llm`
     evaluate    the captioner of the section `caption_lm`, whose captions the report of its recipe shows
 
@@ -48,7 +49,8 @@ def _of_captions(layout: Layout, params: Params) -> list[str]:
             if folder is not None and layout.data not in folder.parents:  # one of this run is refused by the stage
                 places.add(folder)
     tables = (table_place(layout, path) for _, chosen in params.caption.tables for _, path in chosen.tables)
-    return relative(layout, places | {place for place in tables if is_of_the_run(layout, place)})
+    places |= {place for place in tables if is_of_the_run(layout, place)}
+    return relative(layout, places | {layout.raw} if params.caption.columns else places)
 
 
 def _folder(layout: Layout, model: str) -> Path | None:

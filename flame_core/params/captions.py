@@ -135,6 +135,7 @@ class TrainedCaptioner(Section):
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the LLM")
 
 
+_KINDS: tuple[Literal["short"], Literal["long"]] = ("short", "long")
 NAMING_SOURCES = {  # what a table may call a sample: the kinds of sources that have such names
     "url": ("urls",),
     "image": ("folder", "webdataset", "hub"),
@@ -153,6 +154,20 @@ _Tables = Annotated[
     Annotated[_Table, Tag("one")] | Annotated[dict[Name, _Table], Field(min_length=1), Tag(BY_NAME)],
     Discriminator(one_or_by_name),
 ]
+
+
+class ColumnCaptioner(Section):
+    """Captions that are there already, in a column that the sources keep; a sample may have several."""
+
+    captioner: Literal["column"]
+    column: str = Field(
+        min_length=1,
+        description="a column or field in `keep_columns` of a source: a text, a list of texts, or {language: texts}",
+    )
+    language: Annotated[LanguageCode, AfterValidator(meant_code)] = Field(
+        default="en", description="language of the captions"
+    )
+    max_caption_chars: Positive = Field(default=10_000, description="longer captions are cut, and counted")
 
 
 class TableCaptioner(Section):
@@ -203,8 +218,9 @@ class TableCaptioner(Section):
         return {source: PurePosixPath(path).name for source, path in self.tables}
 
 
+FoundCaptioner = ColumnCaptioner | TableCaptioner  # of captions that are there already
 Captioner = Annotated[
-    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner | ServerCaptioner | TableCaptioner,
+    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner | ServerCaptioner | FoundCaptioner,
     Field(discriminator="captioner"),
 ]
 
@@ -228,5 +244,9 @@ class CaptionParams(Section):
     @property
     def tables(self) -> list[tuple[Literal["short", "long"], TableCaptioner]]:
         """(kind, captioner) of the kinds that are read from tables."""
-        kinds: tuple[Literal["short"], Literal["long"]] = ("short", "long")
-        return [(kind, chosen) for kind in kinds if isinstance(chosen := getattr(self, kind), TableCaptioner)]
+        return [(kind, chosen) for kind in _KINDS if isinstance(chosen := getattr(self, kind), TableCaptioner)]
+
+    @property
+    def columns(self) -> list[tuple[Literal["short", "long"], ColumnCaptioner]]:
+        """(kind, captioner) of the kinds that are read from columns of the sources."""
+        return [(kind, chosen) for kind in _KINDS if isinstance(chosen := getattr(self, kind), ColumnCaptioner)]

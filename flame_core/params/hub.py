@@ -32,7 +32,9 @@ class HubSource(Section):
     group_field: str | None = Field(default=None, description="whose value decides the split instead of the caption")
     licence: str | None = Field(default=None, description="by default that of the data set's card")
     keep_columns: list[str] = Field(
-        default=[], description="columns of parquet, or fields of a tar's JSON, for `ingest.filters`, such as scores"
+        default=[],
+        description="columns of parquet, or fields of a tar's JSON, for `ingest.filters`, such as scores, and for a "
+        "`captioner: column`",
     )
     max_samples: Positive | None = Field(
         default=None, description="only the first samples of each split; files behind them are not fetched"

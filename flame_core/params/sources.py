@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -35,6 +35,21 @@ def _encoding(name: str) -> str:
 Encoding = Annotated[str, AfterValidator(_encoding), Field(description="of texts and tables without a byte order mark")]
 
 
+class _LocalSource(Section):
+    """A source that is read in place."""
+
+    keep_columns: list[str] = Field(
+        default=[],
+        description="fields of records or columns of a table for `ingest.filters`, such as scores, and for a "
+        "`captioner: column`",
+    )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its list depends on beside the files."""
+        return self.model_dump(exclude={"path"} if self.keep_columns else {"path", "keep_columns"})
+
+
 def _here(path: str) -> str:
     """`path`, if it is no address."""
     if "://" in path:
@@ -42,7 +57,7 @@ def _here(path: str) -> str:
     return path
 
 
-class FolderSource(Section):
+class FolderSource(_LocalSource):
     """A folder of pictures with captions beside them (`.txt`, `.json`) or in one table."""
 
     kind: Literal["folder"]
@@ -87,7 +102,7 @@ def _pattern(value: str) -> str:
     return value
 
 
-class WebdatasetSource(Section):
+class WebdatasetSource(_LocalSource):
     """Existing shards: tars with a picture (`jpg`, `png`, ...) and `txt` and/or `json` for each key."""
 
     kind: Literal["webdataset"]

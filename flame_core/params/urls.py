@@ -62,7 +62,9 @@ class UrlsSource(Section):
     sha256_column: str | None = Field(default=None, description="of the picture's bytes when the list was made")
     md5_column: str | None = Field(default=None, description="of the picture's bytes when the list was made")
     changed: Literal["drop", "keep"] = Field(default="drop", description="pictures whose digest is another one now")
-    keep_columns: list[str] = Field(default=[], description="columns for `ingest.filters`, such as scores")
+    keep_columns: list[str] = Field(
+        default=[], description="columns for `ingest.filters`, such as scores, and for a `captioner: column`"
+    )
     max_samples: Positive | None = Field(
         default=None, description="only so many addresses, chosen by their hash: always the same ones, whatever follows"
     )

@@ -125,6 +125,7 @@ class Params(Section):
                 *self._shared_names(),
                 *self._captions_not_embedded(),
                 *self._tables_without_a_source(),
+                *self._columns_not_kept(),
                 *self._impossible_sources(),
                 *optional_section_misfits(self),
             ],
@@ -157,6 +158,14 @@ class Params(Section):
         for kind, chosen in self.caption.tables:
             for key, said in self._source_faults(chosen):
                 yield ("caption", kind, key), said
+
+    def _columns_not_kept(self) -> Iterator[Misfit]:
+        for kind, chosen in self.caption.columns:
+            kept = {name for source in self.sources.values() for name in getattr(source, "keep_columns", ())}
+            if chosen.column not in kept:
+                others = f" (kept: {', '.join(sorted(kept))})" if kept else ""
+                said = f"no source keeps {chosen.column!r}{others}: add it to `keep_columns` of the source that has it"
+                yield ("caption", kind, "column"), said
 
     def _source_faults(self, chosen: TableCaptioner) -> Iterator[tuple[str, str]]:
         kinds = NAMING_SOURCES.get(chosen.match, ())

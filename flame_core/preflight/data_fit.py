@@ -12,7 +12,7 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.measuring.measures import headline_k, measurable
-from flame_core.params import LearnedMasksParams, Params, ServerCaptioner, TableCaptioner, TrainParams
+from flame_core.params import FoundCaptioner, LearnedMasksParams, Params, ServerCaptioner, TrainParams
 from flame_core.params.auto import Schedule, fitting_batch, fitting_warmup, pictures_needed
 from flame_core.params.recipe_files import recipe_key
 from flame_core.params.section import AUTO
@@ -53,11 +53,11 @@ def _foreign_captions(params: Params) -> Iterator[Fault]:
     by_language: dict[str, list[str]] = {}
     for kind in KINDS:
         chosen = getattr(params.caption, kind)
-        language = chosen.language if isinstance(chosen, TableCaptioner) else "en"
+        language = chosen.language if isinstance(chosen, FoundCaptioner) else "en"
         if kind in params.text.train_kinds and language != spoken:
             by_language.setdefault(language, []).append(kind)
     for language, kinds in by_language.items():
-        who = "captioners write English" if language == "en" else f"the table is in {language!r}"
+        who = "captioners write English" if language == "en" else f"these captions are in {language!r}"
         others = ", ".join(kind for kind in params.text.train_kinds if kind not in kinds) or "raw"
         said = (
             f"{who}, and the language of training is {spoken!r}: instead of {' and '.join(kinds)} captions the raw "
@@ -70,9 +70,10 @@ def _repeated_captions(params: Params) -> Iterator[Fault]:
     """Kinds of which more captions are embedded than their captioner writes."""
     for kind in KINDS:
         count, chosen = params.text.captions_of(kind), getattr(params.caption, kind)
-        if count > 1 and kind in params.text.train_kinds and not isinstance(chosen, TableCaptioner):
+        if count > 1 and kind in params.text.train_kinds and not isinstance(chosen, FoundCaptioner):
             said = (
-                f"a captioner writes one {kind} caption, which would be embedded {count} times; a table may have more"
+                f"a captioner writes one {kind} caption, which would be embedded {count} times; a table or a column "
+                "may have more"
             )
             yield Fault(("text", "captions_per_image", kind), said)
 

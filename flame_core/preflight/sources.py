@@ -10,7 +10,7 @@ from pathlib import Path
 from flame_core.captions.captioner import KINDS
 from flame_core.captions.table import MANIFEST
 from flame_core.captions.tables.places import is_of_the_run, table_place
-from flame_core.captions.tables.search import require_columns
+from flame_core.captions.tables.table_rows import require_columns
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE

@@ -114,9 +114,7 @@ def choose_columns(
             f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
             f"({others}): name it with --caption-column"
         )
-    read = RecordReader((texts,), "en", None, None).fields
-    unread = tuple(name for name in _worded(head, column) if name not in read)
-    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed)
+    return Columns(path, column, texts, head.delimiter, head.encoding, _unread(head, column, texts), head.mixed)
 
 
 def nearly_named(tables: Iterable[Path], pictures: Sequence[str]) -> str:
@@ -145,7 +143,21 @@ def lists_addresses(tables: Iterable[Path]) -> Path | None:
 
 def caption_field(records: Sequence[Mapping[str, Any]]) -> str | None:
     """The field of JSON objects that holds captions; None if none seems to."""
-    return _captioned(_Head(list(dict.fromkeys(name for record in records for name in record)), list(records)), "")
+    return _captioned(_head_of(records), "")
+
+
+def unread_fields(records: Sequence[Mapping[str, Any]], captions: str) -> tuple[str, ...]:
+    """Fields of JSON objects that hold texts, beside that of the captions, and that no source reads."""
+    return _unread(_head_of(records), "", captions)
+
+
+def _head_of(records: Sequence[Mapping[str, Any]]) -> _Head:
+    return _Head(list(dict.fromkeys(name for record in records for name in record)), list(records))
+
+
+def _unread(head: _Head, picture_column: str, captions: str) -> tuple[str, ...]:
+    read = RecordReader((captions,), "en", None, None).fields
+    return tuple(name for name in _worded(head, picture_column) if name not in read)
 
 
 def _pictured(head: _Head, files: FileNames, given: str | None) -> tuple[str, float]:
@@ -211,8 +223,7 @@ def _read(path: Path) -> _Head | None:
             case ".csv" | ".tsv":
                 return _delimited(path)
             case ".jsonl":
-                rows = _objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS))
-                return _Head(list(dict.fromkeys(name for row in rows for name in row)), rows)
+                return _head_of(_objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS)))
             case _:
                 with pq.ParquetFile(path) as file:
                     batch = next(file.iter_batches(batch_size=_ROWS // 4), None)

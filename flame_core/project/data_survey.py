@@ -40,6 +40,7 @@ from flame_core.project.columns import (
     lists_addresses,
     nearly_named,
     tables_among,
+    unread_fields,
 )
 from flame_core.work import WorkCache
 
@@ -340,10 +341,17 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
         )
     if chosen.unread:
         told["columns not read"] = (
-            f"{', '.join(map(repr, chosen.unread[:_NAMED]))}{', ...' if len(chosen.unread) > _NAMED else ''}; captions "
-            "of several languages stand in one column, a row per caption and its code in a column `language`"
+            f"{_quoted(chosen.unread)}; captions of several languages stand in one column, a row per caption and its "
+            f"code in a column `language`; {_KEPT}"
         )
     return source, told
+
+
+_KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:_NAMED]))}{', ...' if len(names) > _NAMED else ''}"
 
 
 def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str]]:
@@ -356,10 +364,12 @@ def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str
     texts, records = 0, []
     for number, sample in enumerate(read_samples(folder, first, [], Unused())):
         texts += len(sample.texts)
-        records += sample.records
+        own = [[(name, value) for name, value in each.items() if value not in sample.texts] for each in sample.records]
+        records += map(dict, own)
         if number >= _DECODED:
             break
-    told = "in the .txt of each sample"
+    told = {"captions": "in the .txt of each sample"}
+    name = source.caption_field
     if not texts:
         name = given.caption_column or caption_field(records)
         if name is None:
@@ -369,5 +379,7 @@ def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str
                 "name it with --caption-column"
             )
         source = source.model_copy(update={"caption_field": name})
-        told = f"field {name!r} of the .json of each sample"
-    return source, {"captions": told}
+        told = {"captions": f"field {name!r} of the .json of each sample"}
+    if unread := unread_fields(records, name):
+        told["fields not read"] = f"{_quoted(unread)}; {_KEPT}"
+    return source, told

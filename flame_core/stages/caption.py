@@ -2,7 +2,8 @@
 
 The unit of work is a shard. A captioner that generates text loads its model only if a shard is not in the work cache,
 in a single process; without such a captioner, several processes share the shards. A chat server is asked about all
-missing shards before, and tables of captions are read before; the captions are made from the answers and the texts.
+missing shards before, and captions that are there already are found before; the captions are made from the answers and
+the texts.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from flame_core.captions.server.client import is_readable_on_the_way
 from flame_core.captions.server.question import identity as server_identity
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import MANIFEST, Caption, read_captions, write_captions
-from flame_core.captions.tables.captioner import TableCaptioner as FromTable
-from flame_core.captions.tables.captioner import identity as table_identity
+from flame_core.captions.tables.captioner import Found
+from flame_core.captions.tables.captioner import identity as found_identity
 from flame_core.captions.tables.search import FoundTexts, ShardTexts, find_texts
 from flame_core.data.captions_text import primary_language
 from flame_core.data.shards import INDEX, SPLITS, Sample, read_index, read_shard, shard_names
@@ -40,6 +41,8 @@ from flame_core.layout import Layout
 from flame_core.params import Captioner as AnyCaptioner
 from flame_core.params import (
     CaptionParams,
+    ColumnCaptioner,
+    FoundCaptioner,
     MetadataCaptioner,
     Params,
     RewriteCaptioner,
@@ -57,6 +60,7 @@ from flame_core.work import Unit, UnitRecord, WorkCache, gather
 CAPTIONS = "captions.parquet"
 SUMMARY = "summary.json"
 log = logging.getLogger(__name__)
+_WITHOUT_A_MODEL = ("metadata", "server", "table", "column")
 _EXAMPLES = 5  # samples whose captions are shown
 
 
@@ -69,7 +73,7 @@ class CaptionTask:
     params: CaptionParams
     layout: Layout
     work: WorkCache
-    texts: Mapping[Kind, ShardTexts]  # of the kinds that tables have
+    texts: Mapping[Kind, ShardTexts]  # of the kinds that are there already
 
 
 def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
@@ -92,7 +96,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     verified = verify({layout.shards: [INDEX, "*.tar"]})
     recorded = read_digests(layout.shards)
     shards = {name: recorded[name] for name in names}
-    found = _read_tables(chosen, params, layout)
+    found = _found(chosen, params, layout)
     texts: dict[str, dict[Kind, ShardTexts]] = {
         name: {kind: each.shards[name] for kind, each in found.items()} for name in names
     }
@@ -104,7 +108,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         if digest not in units
     }
     _ask_servers(params.caption, layout, list(tasks.values()), retry_failed)
-    generating = any(writer["captioner"] not in ("metadata", "server", "table") for writer in writers.values())
+    generating = any(writer["captioner"] not in _WITHOUT_A_MODEL for writer in writers.values())
     workers = 1 if generating else settings().workers  # a model is loaded once, on one device
     try:
         done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards", gpu=generating)
@@ -120,7 +124,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         "kinds": {
             "raw": {"captioner": "source"},
             **writers,
-            **{kind: writers[kind] | {"sha256": each.tables} for kind, each in found.items()},
+            **{kind: writers[kind] | {"sha256": each.files} for kind, each in found.items()},
         },
         "shards": {
             name: {
@@ -139,19 +143,20 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     sha256 = {Path(name).with_suffix(".parquet").as_posix(): unit.sha256[CAPTIONS] for name, unit in by_name.items()}
     sha256 |= {_ledger(name): unit.sha256[LEDGER] for name, unit in ledgers.items()}
     gather(layout.captions, layout.state, files, contents, sha256)
-    rows = {f"{kind} table: {name}": n for kind, each in found.items() for name, n in each.counts.items()}
+    counts = [(f"{kind} {writers[kind]['captioner']}", each.counts) for kind, each in found.items()]
+    rows = {f"{what}: {name}": number for what, each in counts for name, number in each.items()}
     facts("caption", {**_facts(by_name, len(tasks), checks), **rows, "verified": verified})
     gates.warn(checks)
     kinds = ["raw", *writers]
     table("sample captions", ["sample", *kinds], _examples(by_name[names[0]].file(CAPTIONS), kinds))
 
 
-def _read_tables(chosen: Mapping[Kind, AnyCaptioner], params: Params, layout: Layout) -> dict[Kind, FoundTexts]:
-    """What tables have of the samples, of the kinds that are in tables."""
+def _found(chosen: Mapping[Kind, AnyCaptioner], params: Params, layout: Layout) -> dict[Kind, FoundTexts]:
+    """The texts that are there already, of the kinds that are."""
     return {
         kind: find_texts(f"caption.{kind}", captioner, params.sources, layout)
         for kind, captioner in chosen.items()
-        if isinstance(captioner, TableCaptioner)
+        if isinstance(captioner, FoundCaptioner)
     }
 
 
@@ -201,7 +206,7 @@ def caption_shard(task: CaptionTask) -> Unit:
 
 
 def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Captioner]:
-    """The captioner of each kind in params, except servers and tables. A model is loaded only with the first shard."""
+    """The captioner of each kind in params that writes by itself. A model is loaded only with the first shard."""
     from flame_core.captions import metadata, rewrite, vlm
     from flame_core.captions.appearance import measure_jpeg
 
@@ -217,7 +222,7 @@ def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Caption
                 captioners[kind] = vlm.VLMCaptioner(chosen, layout)
             case TrainedCaptioner():
                 captioners[kind] = trained.TrainedCaptioner(chosen, layout)
-            case ServerCaptioner() | TableCaptioner():
+            case ServerCaptioner() | TableCaptioner() | ColumnCaptioner():
                 pass
     return captioners
 
@@ -231,8 +236,8 @@ def describe(captioner: AnyCaptioner, identify: Callable[[str], str], layout: La
             return trained.identity(captioner, layout)
         case ServerCaptioner():
             return server_identity(captioner)
-        case TableCaptioner():
-            return table_identity(captioner)
+        case TableCaptioner() | ColumnCaptioner():
+            return found_identity(captioner)
     return {
         **captioner.model_dump(exclude={"model", "prompt"}),
         "model": model_name(captioner.model),
@@ -277,8 +282,8 @@ def _written(task: CaptionTask, samples: Sequence[Sample]) -> dict[Kind, Written
         if isinstance(chosen, ServerCaptioner):
             with closing(Answers(answers_file(task.layout))) as answers:
                 written[kind] = FromServer(chosen, kind, answers).write(samples)
-        elif isinstance(chosen, TableCaptioner):
-            written[kind] = FromTable(chosen, task.texts[kind]).write(samples)
+        elif isinstance(chosen, FoundCaptioner):
+            written[kind] = Found(chosen, task.texts[kind]).write(samples)
         else:
             written[kind] = Written.by(captioners[kind], samples)
     return written

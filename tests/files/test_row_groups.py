@@ -183,9 +183,9 @@ def test_chunks_of_a_list_of_addresses_read_their_rows(tmp_path: Path, seen: dic
 
 
 def test_chunks_of_kept_columns_read_their_rows(tmp_path: Path, seen: dict[str, int]):
-    kept = KeptColumns(tmp_path / KEPT_COLUMNS)
+    kept = KeptColumns(tmp_path, ["clip"])
     for number in range(5000):
-        kept.add(f"k{number}", [{"columns": {"clip": number}}])
+        kept.add(f"k{number}", [{"clip": number}])
     kept.close()
     settled(tmp_path / KEPT_COLUMNS)
     for start, stop in ((0, 64), (1000, 1064), (4936, 5000)):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
 from flame_core.errors import ParamsError
+from flame_core.graph.added_deps import added_dep_faults
 from flame_core.graph.links import require_links
 from flame_core.graph.own_tables import unmade_tables
 from flame_core.layout import Layout
@@ -67,6 +70,16 @@ def test_a_table_of_captions_that_a_stage_makes_is_a_dep(project):
     for path in ("data/recaptions/", "./data/../data/recaptions", project.data / "recaptions"):
         assert deps(opened(project, table % path), "caption") == ["data/shards", "data/recaptions"]
     assert deps(opened(project, table % "mine/recaptions.csv"), "caption") == ["data/shards"]
+
+
+def test_captions_in_columns_of_the_sources_wait_for_the_download(project):
+    source = {"kind": "webdataset", "path": "tars", "keep_columns": ["re_caption"]}
+    chosen = [f"sources.mine={json.dumps(source)}", "caption.long={captioner: column, column: re_caption}"]
+    assert deps(opened(project, *chosen), "caption") == ["data/shards", "data/raw"]
+    stages = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
+    params = resolve_params(project, chosen, None).params
+    (said,) = added_dep_faults(project, params, stages, project.root / "dvc.yaml")
+    assert said.endswith("Add to the `deps` of the stage caption: data/raw")
 
 
 def test_stages_of_ones_own_make_tables_in_data_also_part_by_part(project):

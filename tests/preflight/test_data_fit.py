@@ -182,14 +182,16 @@ def test_written_captions_that_no_training_would_read(layout):
     found = warned(layout, table, "text.train_kinds=[raw, short, long]", "evaluate.train_language=de")
     assert "instead of short captions the raw ones are read; set it to [raw, long]" in found["text.train_kinds"]
     found = warned(layout, table, "text.train_kinds=[raw, short, long]")
-    assert found["text.train_kinds"].startswith("the table is in 'de', and the language of training is 'en': instead")
+    assert found["text.train_kinds"].startswith(
+        "these captions are in 'de', and the language of training is 'en': instead"
+    )
 
 
 def test_more_captions_than_a_captioner_writes(layout):
     found = warned(layout, "text.captions_per_image={long: 2}", "text.train_kinds=[raw, long]", "train.kinds=[raw]")
     (said,) = found.values()
     assert said.endswith(
-        ": a captioner writes one long caption, which would be embedded 2 times; a table may have more"
+        ": a captioner writes one long caption, which would be embedded 2 times; a table or a column may have more"
     )
 
 

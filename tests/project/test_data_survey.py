@@ -8,6 +8,7 @@ import json
 import shlex
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,15 +146,29 @@ def test_languages_of_the_data_come_before_the_one_that_is_assumed(pictures, lay
     assert found.language == "de" and found.languages == {"de": 24, "fr": 12}
 
 
-def test_shards_with_captions_in_a_field_of_json(tmp_path, layout):
-    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+def write_shard(path: Path, record: dict[str, Any], text: str | None = None) -> None:
+    members = {"json": json.dumps(record).encode(), **({"txt": text.encode()} if text else {})}
+    with tarfile.open(path, "w") as tar:
         for number in range(12):
-            for suffix, content in (("jpg", jpeg(number)), ("json", json.dumps({"alt": "a small bird"}).encode())):
+            for suffix, content in {"jpg": jpeg(number), **members}.items():
                 info = tarfile.TarInfo(f"{number:04d}.{suffix}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
+
+
+def test_shards_with_captions_in_a_field_of_json(tmp_path, layout):
+    write_shard(tmp_path / "00000.tar", {"alt": "a small bird", "long": "a small bird on a twig", "clip": 0.3})
     found = survey(Given(tmp_path, shards=True), layout)
     assert (found.source.kind, found.source.caption_field, found.usable) == ("webdataset", "alt", 12)
+    assert found.facts["fields not read"].startswith("'long'; `keep_columns` keeps")
+
+
+def test_fields_of_shards_that_repeat_the_text_are_not_told(tmp_path, layout):
+    write_shard(
+        tmp_path / "00000.tar", {"caption": "a small bird", "url": "http://a/b", "status": "ok"}, "a small bird"
+    )
+    found = survey(Given(tmp_path, shards=True), layout)
+    assert found.usable == 12 and "fields not read" not in found.facts
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""`captioner: table`: captions that are there already."""
+"""`captioner: table` and `captioner: column`: captions that are there already."""

@@ -1,4 +1,4 @@
-"""The `table` captioner: reads the texts that `search.find_texts` left."""
+"""The captioners `table` and `column`: they read the texts that `search.find_texts` left."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flame_core.captions.captioner import Failure, Written
 from flame_core.captions.tables.search import ShardTexts
 from flame_core.data.shards import Sample
 from flame_core.files.row_groups import read_rows
-from flame_core.params import TableCaptioner as TableParams
+from flame_core.params import ColumnCaptioner, FoundCaptioner
 
 
-class TableCaptioner:
-    """Gives the samples of a shard their texts."""
+class Found:
+    """Gives the samples of a shard the texts that are there."""
 
-    def __init__(self, params: TableParams, texts: ShardTexts) -> None:
+    def __init__(self, params: FoundCaptioner, texts: ShardTexts) -> None:
         self._params, self._texts = params, texts
 
     def write(self, samples: Sequence[Sample]) -> Written:
@@ -24,19 +24,24 @@ class TableCaptioner:
         for row in read_rows(self._texts.path, self._texts.start, self._texts.stop).to_pylist():
             texts.setdefault(row["key"], []).append(row["text"])
         return Written(
-            [texts.get(sample.key) or Failure("the table has none") for sample in samples],
-            [self._provenance(sample) for sample in samples],
+            [texts.get(sample.key) or Failure(f"the {self._params.captioner} has none") for sample in samples],
+            [provenance(self._params, sample.meta["source"]) for sample in samples],
             language=self._params.language,
         )
 
-    def _provenance(self, sample: Sample) -> str:
-        names = self._params.table_names
-        name = names.get(sample.meta["source"]) or names.get(None, "")
-        return f"table:{name}/{self._params.caption_column}"
+
+def provenance(params: FoundCaptioner, source: str) -> str:
+    """Where the texts of a source's samples come from."""
+    if isinstance(params, ColumnCaptioner):
+        return f"column:{source}/{params.column}"
+    names = params.table_names
+    return f"table:{names.get(source) or names.get(None, '')}/{params.caption_column}"
 
 
-def identity(params: TableParams) -> dict[str, Any]:
-    """What its texts depend on beside the texts of the table: for a unit's digest and the manifest."""
+def identity(params: FoundCaptioner) -> dict[str, Any]:
+    """What captions depend on beside the texts themselves: for a unit's digest and the manifest."""
+    if isinstance(params, ColumnCaptioner):
+        return params.model_dump(exclude={"max_caption_chars"})
     names = params.table_names
     return {
         "captioner": params.captioner,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flame_core.captions.tables.rows import Match
 from flame_core.data.addresses.attempts import address_key
 from flame_core.data.buckets.bucket import is_address
 from flame_core.data.captions_text import text_id
@@ -18,19 +19,19 @@ from flame_core.data.sources.file_names import roots_of, spellings
 from flame_core.data.sources.keys import safe_key, stem_of
 from flame_core.data.sources.listing_writer import plain
 from flame_core.layout import Layout
-from flame_core.params import Source, TableCaptioner
+from flame_core.params import Source
 from flame_core.params.captions import NAMING_SOURCES
 
 
 class SampleNames:
     """What tables may call the samples of an index, sorted by a hash of 64 bits."""
 
-    def __init__(self, index: Index, params: TableCaptioner, sources: Mapping[str, Source], layout: Layout) -> None:
-        self._match = params.match
-        kinds = NAMING_SOURCES.get(params.match, ())
+    def __init__(self, index: Index, match: Match, sources: Mapping[str, Source], layout: Layout) -> None:
+        self._match = match
+        kinds = NAMING_SOURCES.get(match, ())
         own = {name: source for name, source in sorted(sources.items()) if source.kind in kinds}
         self._roots = {name: _roots(source, layout) for name, source in own.items()}
-        column = "sha256" if params.match == "sha256" else "key"
+        column = "sha256" if match == "sha256" else "key"
         batches = index.table.select([column]).to_batches(max_chunksize=4096)
         names = (text_id(name) for batch in batches for name in batch.column(0).to_pylist())
         ids = np.fromiter(names, np.uint64, len(index))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,12 @@ from flame_core.data.hub.rows import PLACE, ROWS, read_place
 from flame_core.data.shards import Split
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns
+from flame_core.data.sources.kept_columns import KeptColumns, Records
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import KEPT_COLUMNS
 from flame_core.data.sources.listing_writer import listed_part, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader
-from flame_core.data.sources.table import Row, Table, read_table
+from flame_core.data.sources.table import Table, read_table
 from flame_core.data.sources.tar_content import read_samples
 from flame_core.data.sources.tar_listing import in_split
 from flame_core.errors import InputError
@@ -66,14 +65,15 @@ def place_of(file: HubFile) -> str:
 
 def _write(task: FileList, folder: Path) -> UnitRecord:
     problems, unused = Problems(), Unused()
-    kept = KeptColumns(folder / KEPT_COLUMNS if task.params.keep_columns else None)
-    pairs = _pairs(task, folder, problems, unused, kept)
-    record = write_listing(folder, folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten)
-    kept.close()
+    with KeptColumns(folder, task.params.keep_columns) as kept:
+        pairs = kept.of(_pairs(task, folder, problems, unused), task.forgotten)
+        record = write_listing(
+            folder, folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten
+        )
     return listed_part(folder, record, unused)
 
 
-def _pairs(task: FileList, folder: Path, problems: Problems, unused: Unused, kept: KeptColumns) -> Iterator[RawPair]:
+def _pairs(task: FileList, folder: Path, problems: Problems, unused: Unused) -> Iterator[tuple[RawPair, Records]]:
     params = task.params
     reader = RecordReader((params.caption_column,), params.language, params.group_field, task.licence)
     read = _tar_pairs if is_tar(task.file) else _table_pairs
@@ -81,15 +81,12 @@ def _pairs(task: FileList, folder: Path, problems: Problems, unused: Unused, kep
         if task.most is not None and number >= task.most:
             unused.add("beyond_max_samples", pair.key, "samples")
             continue
-        if not task.forgotten.names(pair.key, pair.image and pair.image.sha256):  # rows as `write_listing` has
-            chosen = [{name: record.get(name) for name in params.keep_columns} for record in records]
-            kept.add(pair.key, [{"columns": values} for values in chosen])
-        yield in_split(pair, task.split)
+        yield in_split(pair, task.split), records
 
 
 def _tar_pairs(
     task: FileList, place: Path, reader: RecordReader, problems: Problems, unused: Unused
-) -> Iterator[tuple[RawPair, Sequence[Row]]]:
+) -> Iterator[tuple[RawPair, Records]]:
     stem = task.file.path.rpartition(".")[0]
     for sample in read_samples(task.fetched.folder, task.file.path, problems, unused):
         image = sample.image and replace(sample.image, path=place)
@@ -100,7 +97,7 @@ def _tar_pairs(
 
 def _table_pairs(
     task: FileList, place: Path, reader: RecordReader, problems: Problems, unused: Unused
-) -> Iterator[tuple[RawPair, Sequence[Row]]]:
+) -> Iterator[tuple[RawPair, Records]]:
     stem, rows = task.file.path.rpartition(".")[0], task.fetched.file(ROWS)
     needed = (PLACE, *reader.caption_fields, *filter(None, [reader.group_field]), *task.params.keep_columns)
     found = Problems()

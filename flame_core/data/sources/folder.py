@@ -21,6 +21,7 @@ from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.kept_columns import KeptColumns, Records
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import listed_unit, write_listing
@@ -77,7 +78,7 @@ class Folder:
         manifest = make_manifest(self._folder, [self._folder / name for name in names], problems)
         unread |= {name for name in set(names) - {entry.path for entry in manifest} if is_picture(name)}
         inputs = {
-            "params": self._params.model_dump(exclude={"path"}),
+            "params": self._params.identity,
             "records": RECORDS,
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
             "problems": [[problem.file, problem.reason] for problem in problems.rows()],
@@ -138,21 +139,22 @@ class Folder:
                 about["table"] = asdict(entry)
         else:
             pairs = self._sidecar_pairs(files, problems, unused, unread)
-        record = write_listing(
-            folder,
-            root,
-            pairs,
-            about=about,
-            problems=problems,
-            unused=unused,
-            manifest=kept,
-            forgotten=self._forgotten,
-        )
+        with KeptColumns(folder, self._params.keep_columns) as columns:
+            record = write_listing(
+                folder,
+                root,
+                columns.of(pairs, self._forgotten),
+                about=about,
+                problems=problems,
+                unused=unused,
+                manifest=kept,
+                forgotten=self._forgotten,
+            )
         return listed_unit(record)
 
     def _open(self, path: Path, problems: list[Problem]) -> Table:
         params = self._params
-        needed = (params.image_column, params.caption_column, *filter(None, [params.group_field]))
+        needed = (params.image_column, params.caption_column, *filter(None, [params.group_field]), *params.keep_columns)
         return Table(
             path, params.image_column, needed, self._reader.fields, params.encoding, params.delimiter, problems
         )
@@ -162,8 +164,8 @@ class Folder:
 
     def _sidecar_pairs(
         self, files: Mapping[str, SourceFile], problems: list[Problem], unused: Unused, unread: set[str]
-    ) -> Iterator[RawPair]:
-        """One pair per picture, and one per sidecar without a picture."""
+    ) -> Iterator[tuple[RawPair, Records]]:
+        """One pair per picture, and one per sidecar without a picture, with their records."""
         stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"pictures": [], "sidecars": []})
         for name in sorted(files):
             stems[stem_of(name)]["sidecars" if suffix_of(name) in SIDECARS else "pictures"].append(name)
@@ -187,7 +189,7 @@ class Folder:
                 pair = self._reader.pair(
                     safe_key(stem), image, records, texts=texts, folders=folders_of(stem), unused=unused
                 )
-                yield pair if image else replace(pair, unread=in_place.get(stem))
+                yield pair if image else replace(pair, unread=in_place.get(stem)), records
 
     def _content(self, name: str) -> bytes:
         try:

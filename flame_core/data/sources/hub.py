@@ -22,7 +22,6 @@ from flame_core.data.hub.file_listing import FileList, list_file, place_of
 from flame_core.data.shards import Split
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import join_columns
-from flame_core.data.sources.listing import KEPT_COLUMNS
 from flame_core.data.sources.listing_writer import FEW_BYTES, join_listings, listed_unit
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS
@@ -163,7 +162,7 @@ class Hub:
         lists = list(self._lists(units, self._params.licence or tree.licence, work))
         record = join_listings(folder, lists, about=about, problems=Problems(), unused=unused)
         if self._params.keep_columns:
-            join_columns(folder / KEPT_COLUMNS, [place / KEPT_COLUMNS for place in lists])
+            join_columns(folder, lists)
         return listed_unit(record)
 
     def _lists(self, units: Sequence[tuple[HubFile, Unit]], licence: str | None, work: WorkCache) -> Iterator[Path]:

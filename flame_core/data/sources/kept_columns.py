@@ -1,33 +1,51 @@
-"""Writes the columns that a source keeps for `ingest.filters`: `columns.parquet`, a row of JSON per pair."""
+"""Columns that a source keeps (`keep_columns`): `columns.parquet`, a row of JSON per pair."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.data.sources.listing import GROUP
+from flame_core.data.forgotten import Forgotten
+from flame_core.data.sources import RawPair
+from flame_core.data.sources.listing import GROUP, KEPT_COLUMNS
+from flame_core.errors import InputError
 from flame_core.files.row_groups import in_groups
 
 _SCHEMA = pa.schema({"key": pa.string(), "columns": pa.string()})
+Records = Sequence[Mapping[str, Any]]  # of a pair
 
 
 class KeptColumns:
-    """Writes `columns.parquet`, row by row; nothing without a path."""
+    """Writes `columns.parquet` in a folder, row by row; nothing if no columns are kept."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._writer = pq.ParquetWriter(path, _SCHEMA, compression="zstd") if path else None
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._names = names
+        path = folder / KEPT_COLUMNS
+        self._writer = pq.ParquetWriter(path, _SCHEMA, compression="zstd") if names else None
         self._rows: list[dict[str, str]] = []
 
-    def add(self, key: str, records: Sequence[dict[str, Any]]) -> None:
+    def __enter__(self) -> KeptColumns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def of(self, pairs: Iterable[tuple[RawPair, Records]], forgotten: Forgotten) -> Iterator[RawPair]:
+        """The pairs. The columns of those that a list will have (`write_listing`) are added."""
+        for pair, records in pairs:
+            if self._writer and not forgotten.names(pair.key, pair.image and pair.image.sha256):
+                self.add(pair.key, records)
+            yield pair
+
+    def add(self, key: str, records: Records) -> None:
+        """Add the row of a pair. Of several records, the first that has a value counts."""
         if self._writer:
-            values: dict[str, Any] = {}
-            for record in records:
-                values = {**(record.get("columns") or {}), **{k: v for k, v in values.items() if v is not None}}
+            values = {name: next(_values(records, name), None) for name in self._names}
             self._rows.append({"key": key, "columns": json.dumps(values, sort_keys=True)})
             if len(self._rows) == GROUP:
                 self._flush()
@@ -43,11 +61,30 @@ class KeptColumns:
             self._writer.close()
 
 
-def join_columns(path: Path, parts: Iterable[Path]) -> None:
-    """Write the rows of several such files to one, as if they had been added to it one by one."""
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+def _values(records: Records, name: str) -> Iterator[Any]:
+    return (value for record in records if (value := record.get(name)) is not None)
+
+
+def read_column(path: Path, name: str) -> Iterator[tuple[str, Any]]:
+    """(key, value) of each pair's row; None where it has no value.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(GROUP):
+                for row in batch.to_pylist():
+                    yield row["key"], json.loads(row["columns"]).get(name)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({error}); run `flame download` again") from None
+
+
+def join_columns(folder: Path, parts: Iterable[Path]) -> None:
+    """Write the rows of several folders to one, as if they had been added to it one by one."""
+    with pq.ParquetWriter(folder / KEPT_COLUMNS, _SCHEMA, compression="zstd") as writer:
         table = _SCHEMA.empty_table()
-        for table in in_groups((pq.ParquetFile(part).read() for part in parts), GROUP):
+        for table in in_groups((pq.ParquetFile(part / KEPT_COLUMNS).read() for part in parts), GROUP):
             writer.write_table(table)
         if len(table) % GROUP == 0:  # as a file ends that is closed
             writer.write_table(_SCHEMA.empty_table())

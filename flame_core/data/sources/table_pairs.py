@@ -17,6 +17,7 @@ from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.file_names import FileNames
+from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.picture_file import PictureFile
@@ -95,21 +96,23 @@ class TablePairs:
         """Whether the pictures are in `kept` and not in the folder."""
         return any(picture.image for picture in self._embedded.values())
 
-    def pairs(self, unused: Unused) -> Iterator[RawPair]:
-        """All pairs: files and missing files sorted by name, then pictures in the table in its order."""
+    def pairs(self, unused: Unused) -> Iterator[tuple[RawPair, Records]]:
+        """All pairs and their rows: files and missing files sorted by name, then pictures in the table in its order."""
         for name in sorted({*self._files, *self._lost}):
             if name in self._files:
                 picture = self._on_disk.get(name) or _Picture(name, None)
-                yield self._pair(stem_of(name), self._image(self._files[name]), picture, unused)
+                yield self._pair(stem_of(name), self._image(self._files[name]), picture, unused), picture.rows
             else:
                 stem = stem_of(name.strip())
-                pair = self._pair(stem, None, self._lost[name], unused, self._names.why_missing(name))
-                yield replace(pair, unread=self._unread.find(name))
+                picture = self._lost[name]
+                pair = self._pair(stem, None, picture, unused, self._names.why_missing(name))
+                yield replace(pair, unread=self._unread.find(name)), picture.rows
         used: set[str] = set()
         for sha256, picture in self._embedded.items():
             stem = stem_of(picture.name)
             if picture.image is not None:
-                yield self._pair(f"{stem}-{sha256[:12]}" if stem in used else stem, picture.image, picture, unused)
+                key = f"{stem}-{sha256[:12]}" if stem in used else stem
+                yield self._pair(key, picture.image, picture, unused), picture.rows
             used.add(stem)
 
     def _image(self, entry: SourceFile) -> ImageRef:

@@ -11,6 +11,7 @@ from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.kept_columns import KeptColumns, Records
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import listed_part, write_listing
@@ -19,7 +20,7 @@ from flame_core.data.sources.tar_content import read_samples
 from flame_core.params import WebdatasetSource
 from flame_core.work import Unit, UnitRecord, WorkCache
 
-_OF_A_TAR = {"caption_field", "encoding", "language", "group_field", "licence"}  # params of the source
+_OF_A_TAR = ("caption_field", "encoding", "language", "group_field", "licence", "keep_columns")  # params of the source
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def list_tar(task: TarTask) -> Unit:
     """The unit with the list, found in the work cache or written."""
     inputs = {
         "unit": "tar",
-        "params": task.params.model_dump(include=_OF_A_TAR),
+        "params": {name: value for name, value in task.params.identity.items() if name in _OF_A_TAR},
         "records": RECORDS,
         "file": [task.tar.path, task.tar.size, task.tar.sha256],
         "split": task.split,
@@ -51,14 +52,15 @@ def list_tar(task: TarTask) -> Unit:
 
 def _write(task: TarTask, folder: Path) -> UnitRecord:
     problems, unused = Problems(), Unused()
-    pairs = _pairs(task, problems, unused)
-    record = write_listing(
-        folder, task.folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten
-    )
+    with KeptColumns(folder, task.params.keep_columns) as kept:
+        pairs = kept.of(_pairs(task, problems, unused), task.forgotten)
+        record = write_listing(
+            folder, task.folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten
+        )
     return listed_part(folder, record, unused)
 
 
-def _pairs(task: TarTask, problems: Problems, unused: Unused) -> Iterator[RawPair]:
+def _pairs(task: TarTask, problems: Problems, unused: Unused) -> Iterator[tuple[RawPair, Records]]:
     name, params = task.tar.path, task.params
     reader = RecordReader((params.caption_field,), params.language, params.group_field, params.licence)
     for number, sample in enumerate(read_samples(task.folder, name, problems, unused, params.encoding)):
@@ -67,7 +69,7 @@ def _pairs(task: TarTask, problems: Problems, unused: Unused) -> Iterator[RawPai
             continue
         key = safe_key(f"{name.rpartition('.')[0]}/{sample.key}")
         pair = reader.pair(key, sample.image, sample.records, texts=sample.texts, unused=unused)
-        yield replace(in_split(pair, task.split), unread=sample.unread)
+        yield replace(in_split(pair, task.split), unread=sample.unread), sample.records
 
 
 def in_split(pair: RawPair, split: Split | None) -> RawPair:

@@ -36,8 +36,8 @@ from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fet
 from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns
-from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE
+from flame_core.data.sources.kept_columns import KeptColumns, Records
+from flame_core.data.sources.listing import SOURCE
 from flame_core.data.sources.listing_writer import write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.data.sources.table_files import table_files
@@ -176,7 +176,6 @@ class Urls:
     ) -> UnitRecord:
         reasons: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
-        kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
         reader = RecordReader(("captions",), self._params.language, None, self._params.licence)
         problems, unused = Problems(), Unused()
         about_list = json.loads(addresses.file(_LIST).read_bytes())
@@ -185,7 +184,7 @@ class Urls:
         if beyond := about_list.get(_BEYOND):
             unused.add(_BEYOND, beyond["first"], "addresses", beyond["count"])
 
-        def pairs(attempts: pq.ParquetWriter) -> Iterator[RawPair]:
+        def pairs(attempts: pq.ParquetWriter) -> Iterator[tuple[RawPair, Records]]:
             for name, unit in tars.items():
                 rows = pq.ParquetFile(unit.unit.file(ATTEMPTS)).read().to_pylist()
                 listed = read_addresses(unit.task.addresses, unit.task.start, unit.task.stop)
@@ -202,24 +201,25 @@ class Urls:
                     if row["outcome"] == "ok":
                         image = ImageRef(folder / name, row["offset"], row["size"], row["sha256_stored"])
                         records = address.records
-                        if not self._forgotten.names(address.key, row["sha256_stored"]):  # as `write_listing`
-                            kept.add(address.key, records)
-                        yield reader.pair(address.key, image, records, unused=unused)
+                        columns = [record.get("columns") or {} for record in records]
+                        yield reader.pair(address.key, image, records, unused=unused), columns
                 attempts.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
-        with pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts:
+        with (
+            pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts,
+            KeptColumns(folder, self._params.keep_columns) as kept,
+        ):
             counts = addresses.record.counts
             about: dict[str, Any] = {"kind": "urls", "listed": counts["listed"], "addresses": counts["kept"]}
             record = write_listing(
                 folder,
                 folder,
-                pairs(attempts),
+                kept.of(pairs(attempts), self._forgotten),
                 about=about,
                 problems=problems,
                 unused=unused,
                 forgotten=self._forgotten,
             )
-        kept.close()
         record["outcomes"] = [
             {"outcome": outcome, "reason": reason, "count": number, "first": first[outcome, reason]}
             for (outcome, reason), number in sorted(reasons.items())

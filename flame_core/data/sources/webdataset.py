@@ -17,6 +17,7 @@ from flame_core.data.shards import Split
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.beside_shards import note_rest
+from flame_core.data.sources.kept_columns import join_columns
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import FEW_BYTES, join_listings, listed_unit
 from flame_core.data.sources.manifest import make_manifest
@@ -57,7 +58,7 @@ class Webdataset:
     def listed(self, manifest: list[SourceFile], problems: Problems, unused: Unused, work: WorkCache) -> Unit:
         """The unit with the list of the pairs in these shards, which are in the source's folder."""
         inputs = {
-            "params": self._params.model_dump(exclude={"path"}),
+            "params": self._params.identity,
             "records": RECORDS,
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
             "problems": [[problem.file, problem.reason] for problem in problems.rows()],
@@ -66,15 +67,18 @@ class Webdataset:
         }
 
         def write(folder: Path) -> UnitRecord:
+            lists = list(self._lists(manifest, unused, work))
             record = join_listings(
                 folder,
-                self._lists(manifest, unused, work),
+                lists,
                 about={"kind": "webdataset"},
                 problems=problems,
                 unused=unused,
                 manifest=manifest,
                 forgotten=self._forgotten,
             )
+            if self._params.keep_columns:
+                join_columns(folder, lists)
             return listed_unit(record)
 
         return work.get({"kind": "webdataset", **inputs}, write)
