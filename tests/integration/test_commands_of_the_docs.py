@@ -103,6 +103,7 @@ ANSWERS = {
 }
 SERVERS = ("make ui", "mlflow models serve", "bash mlflow/server.sh", "flame serve", "flame ui")
 STOP = "jobs -p | xargs -r kill; wait"  # one server at a time
+LONGEST = 900  # seconds for a page
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,11 @@ class Reader:
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(timeout=900)
+            said, _ = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            said, _ = process.communicate(timeout=60)
+            return subprocess.CompletedProcess(process.args, 124, f"{said}\nstill running after {LONGEST} s")
         except BaseException:  # the shell's servers end with it
             os.killpg(process.pid, signal.SIGTERM)
             raise
