@@ -35,7 +35,7 @@ from flame_core.captions.tables.captioner import identity as found_identity
 from flame_core.captions.tables.search import FoundTexts, ShardTexts, find_texts
 from flame_core.data.captions_text import primary_language
 from flame_core.data.shards import INDEX, SPLITS, Sample, read_index, read_shard, shard_names
-from flame_core.digest import json_bytes, text_sha256, write_json
+from flame_core.digest import file_sha256, json_bytes, text_sha256, write_json
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Captioner as AnyCaptioner
@@ -153,8 +153,9 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
 
 def _found(chosen: Mapping[Kind, AnyCaptioner], params: Params, layout: Layout) -> dict[Kind, FoundTexts]:
     """The texts that are there already, of the kinds that are."""
+    sha256 = cache(file_sha256)  # hashes a table once, even if both kinds are in it
     return {
-        kind: find_texts(f"caption.{kind}", captioner, params.sources, layout)
+        kind: find_texts(f"caption.{kind}", captioner, params.sources, layout, sha256)
         for kind, captioner in chosen.items()
         if isinstance(captioner, FoundCaptioner)
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flame_core.captions.tables.rows import Counts, Match, NamedText
@@ -12,7 +12,6 @@ from flame_core.data.sources.accounting import Problems
 from flame_core.data.sources.kept_columns import read_column
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import KEPT_COLUMNS
-from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import ColumnCaptioner, Source
@@ -25,7 +24,9 @@ class KeptRows:
         InputError: a source's columns are missing.
     """
 
-    def __init__(self, params: ColumnCaptioner, sources: Mapping[str, Source], layout: Layout) -> None:
+    def __init__(
+        self, params: ColumnCaptioner, sources: Mapping[str, Source], layout: Layout, sha256: Callable[[Path], str]
+    ) -> None:
         self._params = params
         self.match: Match = "key"
         self.language, self.max_chars = params.language, params.max_caption_chars
@@ -34,7 +35,7 @@ class KeptRows:
         for path in self._files.values():
             if not path.is_file():
                 raise InputError(f"{path} is missing: run `flame download` first")
-        self.sha256 = {name: file_sha256(path) for name, path in self._files.items()}
+        self.sha256 = {name: sha256(path) for name, path in self._files.items()}
         self.inputs = {"columns": self.sha256, "params": params.model_dump()}
 
     def read(self, scratch: Path, problems: list[Problem]) -> Iterator[tuple[str | None, Iterator[NamedText]]]:

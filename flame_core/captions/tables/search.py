@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,14 +60,23 @@ class FoundTexts:
     counts: Mapping[str, int]
 
 
-def find_texts(key: str, params: FoundCaptioner, sources: Mapping[str, Source], layout: Layout) -> FoundTexts:
-    """The texts of all samples that have one; `key` is that of the captioner in params.
+def find_texts(
+    key: str, params: FoundCaptioner, sources: Mapping[str, Source], layout: Layout, sha256: Callable[[Path], str]
+) -> FoundTexts:
+    """The texts of all samples that have one.
+
+    Args:
+        key: of the captioner in params.
+        params: of the captioner.
+        sources: of the samples.
+        layout: of the run.
+        sha256: hashes a file.
 
     Raises:
         InputError: rows are missing or damaged or lack a column, or no row has a text for a sample.
     """
     try:
-        rows = _opened(params, sources, layout)
+        rows = _opened(params, sources, layout, sha256)
         inputs = {"unit": "texts", **rows.inputs, "index": read_digests(layout.shards)[INDEX]}
         unit = WorkCache(layout.work, "caption").get(inputs, _Search(rows, sources, layout).write)
     except InputError as error:
@@ -79,10 +88,12 @@ def find_texts(key: str, params: FoundCaptioner, sources: Mapping[str, Source], 
     return FoundTexts(shards, rows.sha256, unit.record.counts)
 
 
-def _opened(params: FoundCaptioner, sources: Mapping[str, Source], layout: Layout) -> TextRows:
+def _opened(
+    params: FoundCaptioner, sources: Mapping[str, Source], layout: Layout, sha256: Callable[[Path], str]
+) -> TextRows:
     if isinstance(params, ColumnCaptioner):
-        return KeptRows(params, sources, layout)
-    return TableRows(params, sources, layout)
+        return KeptRows(params, sources, layout, sha256)
+    return TableRows(params, sources, layout, sha256)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,6 @@ from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Problems
 from flame_core.data.sources.table import Table, read_table
 from flame_core.data.sources.table_files import beginning, kind_of_table, table_files, unpacked
-from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.names import printable, shown
@@ -33,14 +32,16 @@ class TableRows:
         InputError: a table is missing or damaged.
     """
 
-    def __init__(self, params: TableCaptioner, sources: Mapping[str, Source], layout: Layout) -> None:
+    def __init__(
+        self, params: TableCaptioner, sources: Mapping[str, Source], layout: Layout, sha256: Callable[[Path], str]
+    ) -> None:
         self._params = params
         self.match: Match = params.match
         self.language, self.max_chars = params.language, params.max_caption_chars
         self._files = [
             (source, file) for source, path in params.tables for file in _readable(table_place(layout, path))
         ]
-        self.sha256 = {_label(source, path): file_sha256(path) for source, path in self._files}
+        self.sha256 = {_label(source, path): sha256(path) for source, path in self._files}
         self.inputs = {
             "tables": self.sha256,
             "params": params.model_dump(exclude={"path"}),
