@@ -43,7 +43,7 @@ def boxes_of(columns: Mapping[str, Any], rule: BlurParams) -> list[Box]:
             raise ValueError
         if any(edge < -0.5 or edge > 1.5 for box in boxes for edge in box):  # pixels, not shares
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         detail = (
             f"{str(value)[:80]} in the column {rule.column!r} are no boxes [[left, top, right, bottom], ...] as shares"
         )
