@@ -30,7 +30,7 @@ def boxes_of(columns: Mapping[str, Any], rule: BlurParams) -> list[Box]:
             not understood must not be stored as it is.
     """
     value = columns.get(rule.column)
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):  # an empty cell
         if rule.missing == "drop":
             raise PictureError(BLUR_BOXES, f"it has nothing in the column {rule.column!r}")
         return []
@@ -43,7 +43,7 @@ def boxes_of(columns: Mapping[str, Any], rule: BlurParams) -> list[Box]:
             raise ValueError
         if any(edge < -0.5 or edge > 1.5 for box in boxes for edge in box):  # pixels, not shares
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         detail = (
             f"{str(value)[:80]} in the column {rule.column!r} are no boxes [[left, top, right, bottom], ...] as shares"
         )

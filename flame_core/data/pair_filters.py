@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from flame_core.data.captions_text import word_count
@@ -124,4 +124,6 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
+    except OverflowError:  # a whole number of hundreds of digits
+        return inf if value > 0 else -inf
     return number if number == number else None

@@ -25,7 +25,7 @@ from flame_core.data.ledger import LEDGER, NEAR_DUPLICATE, absorbing_key
 from flame_core.data.scan import TABLE
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, Index
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import PAIRS, SOURCE
+from flame_core.data.sources.listing import KEPT_COLUMNS, PAIRS, SOURCE
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.files.columns import is_among
@@ -225,18 +225,19 @@ def _traces(revisions: Sequence[Revision], samples: dict[str, Sample]) -> Traces
             traces.texts |= set(table.filter(_among(table, "key", traces.keys)).column("text").to_pylist())
     others = set[str]().union(*(_shared(revision, traces) for revision in revisions)) if traces.texts else set()
     traces.texts -= others
-    note_vectors(revisions, traces)
+    note_in_line(revisions, traces)
     return traces
 
 
-def note_vectors(revisions: Iterable[Revision], traces: Traces) -> None:
-    """Add the vectors that stand in line with what names a sample.
+def note_in_line(revisions: Iterable[Revision], traces: Traces) -> None:
+    """Add the files that stand in line with what names a sample: vectors, and columns that a source keeps.
 
     Raises:
         InputError: a table cannot be read.
     """
     for revision in revisions:
-        _in_line(revision, traces)
+        _vectors_in_line(revision, traces)
+        _columns_in_line(revision, traces)
 
 
 def _of_pairs(revision: Revision, samples: dict[str, Sample], traces: Traces) -> None:
@@ -329,7 +330,23 @@ def _of_shards(revision: Revision, samples: dict[str, Sample], traces: Traces) -
             traces.add_views(stored)
 
 
-def _in_line(revision: Revision, traces: Traces) -> None:
+def _columns_in_line(revision: Revision, traces: Traces) -> None:
+    """Columns of a source that name a sample, by the source's own keys, or beside a list of pairs that does."""
+    for source, path in _sources(revision, KEPT_COLUMNS):
+        masks = [_among(_read(path, ["key"]), "key", _own_keys(source, traces.keys))]
+        if pairs := revision.files.get(f"data/raw/{source}/{PAIRS}"):
+            masks.append(_of_source(_read(pairs, ["key", "sha256"]), source, traces.keys, traces))
+        if any(pc.call_function("any", [mask]).as_py() for mask in masks):
+            _note(revision, f"data/raw/{source}/{KEPT_COLUMNS}", traces)
+
+
+def _note(revision: Revision, place: str, traces: Traces) -> None:
+    path = revision.files[place]
+    traces.files.add(file_sha256(path))
+    traces.md5s.add(revision.md5s.get(place) or file_md5(path))
+
+
+def _vectors_in_line(revision: Revision, traces: Traces) -> None:
     """Vectors that stand in line with a shard or a table that names a sample, by their digests."""
     index = revision.files.get(_INDEX)
     stems: set[tuple[str, str]] = set()
@@ -342,9 +359,8 @@ def _in_line(revision: Revision, traces: Traces) -> None:
         own = next((kind for folder, kind in tables.items() if place.startswith(folder)), None)
         if own and place.endswith(".parquet") and traces.in_file(path):
             stems.add((own, PurePosixPath(place).stem))
-    for place, path in revision.files.items():
+    for place in revision.files:
         name = PurePosixPath(place)
         vectors = place.startswith("data/embeddings/") and name.suffix == ".safetensors"
         if vectors and (name.parts[2], name.stem) in stems:
-            traces.files.add(file_sha256(path))
-            traces.md5s.add(revision.md5s.get(place) or file_md5(path))
+            _note(revision, place, traces)

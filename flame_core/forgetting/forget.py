@@ -24,7 +24,7 @@ from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten
 from flame_core.dvc_project.recorded import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.files.whole_folders import alone, scratch
-from flame_core.forgetting.finding import Found, find, note_vectors
+from flame_core.forgetting.finding import Found, find, note_in_line
 from flame_core.forgetting.models import tag_models
 from flame_core.forgetting.purge import Purged, purge
 from flame_core.forgetting.rebuild import rebuild, write_edges
@@ -105,7 +105,7 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
         rebuild(params, layout, traces.keys, traces.digests)
     finally:
         _tag(layout, report)
-    note_vectors(_revisions(layout, cache), traces)  # a stage may have stored some before the rebuilding began
+    note_in_line(_revisions(layout, cache), traces)  # a stage may have stored some before the rebuilding began
     report.purged, unfinished = _delete(layout, cache, traces, own, lambda: traces.write(pending, **kept))
     report.purged.unreached += unseen
     report.unfinished += unfinished

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flame_core.captions.server.answers import Answers, answers_file
+from flame_core.data.sources.listing import KEPT_COLUMNS
 from flame_core.files.whole_folders import SCRATCH
 from flame_core.forgetting.revisions import roots
 from flame_core.forgetting.traces import Traces
@@ -111,8 +112,9 @@ def _unit_holds(unit: Path, traces: Traces, done: Purged) -> bool:
 
 
 def _in_line(path: Path, traces: Traces) -> bool:
-    """Whether a file of vectors stands in line with one that names a sample."""
-    if path.suffix != ".safetensors" or not (traces.md5s or traces.files) or "embed" not in path.as_posix():
+    """Whether vectors or kept columns stand in line with a file that names a sample."""
+    vectors = path.suffix == ".safetensors" and "embed" in path.as_posix()
+    if not (vectors or path.name == KEPT_COLUMNS) or not traces.md5s:
         return False
     try:
         return file_md5(path) in traces.md5s

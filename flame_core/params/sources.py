@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flame_core.names import LanguageCode
 from flame_core.params.hub import HubSource
-from flame_core.params.section import Positive, Section
+from flame_core.params.section import Positive, Section, refuse
 from flame_core.params.urls import UrlsSource
 
 
@@ -88,6 +88,13 @@ class FolderSource(_LocalSource):
     links: Literal["inside", "anywhere"] = Field(
         default="inside", description="which symbolic links are followed: those that stay inside `path`, or all"
     )
+
+    @model_validator(mode="after")
+    def _no_pictures_kept(self, info: ValidationInfo) -> FolderSource:
+        kept = self.table is not None and self.image_column in self.keep_columns
+        said = f"{self.image_column!r} is the column of the pictures (`image_column`), which is not kept"
+        refuse([(("keep_columns",), said)] if kept else [], info)
+        return self
 
 
 def _pattern(value: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,10 +27,13 @@ from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.listing import left_out, read_pairs, read_source
 from flame_core.data.sources.manifest import SIDECARS
+from flame_core.data.sources.record import read_object
 from flame_core.data.sources.table import TABLES
 from flame_core.data.sources.tar_content import read_samples
 from flame_core.data.sources.walk import Walk
+from flame_core.data.text_files import TextError
 from flame_core.errors import InputError, ParamsError
+from flame_core.files.regular_files import open_regular
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
@@ -278,7 +282,17 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
             f"{', '.join(pictures[:_NAMED])}: a column must hold those names"
             f"{_what_fits(tables, folder, pictures, given)}"
         )
+    if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
+        told["fields not read"] = f"{_quoted(unread)}; {_KEPT}"
     return FolderSource(kind="folder", path=str(base), language=language), told
+
+
+def _records(folder: Path, names: Sequence[str], pictured: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The first of the records beside pictures, without their captions."""
+    beside = (name for name in names if suffix_of(name) == ".json" and stem_of(name) in pictured)
+    for name in islice(beside, _DECODED):
+        with suppress(OSError, TextError), open_regular(folder / name) as file:
+            yield {field: value for field, value in read_object(file.read()).items() if field != "caption"}
 
 
 def _given_table(table: Path) -> Path:

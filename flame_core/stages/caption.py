@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from flame_core import gates
@@ -61,7 +62,7 @@ CAPTIONS = "captions.parquet"
 SUMMARY = "summary.json"
 log = logging.getLogger(__name__)
 _WITHOUT_A_MODEL = ("metadata", "server", "table", "column")
-_EXAMPLES = 5  # samples whose captions are shown
+_EXAMPLES, _SHOWN = 5, 500  # samples whose captions are shown, and characters of each
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ def _examples(path: Path, kinds: Sequence[str]) -> list[list[str]]:
     samples: dict[str, dict[str, str]] = {}
     for caption in read_captions(path):
         samples.setdefault(caption.key, {}).setdefault(caption.kind, caption.text)
-    return [[key, *(texts.get(kind, "") for kind in kinds)] for key, texts in list(samples.items())[:_EXAMPLES]]
+    some = list(samples.items())[:_EXAMPLES]
+    return [[key, *(shorten(texts.get(kind, ""), _SHOWN, placeholder=" ...") for kind in kinds)] for key, texts in some]
 
 
 def caption_shard(task: CaptionTask) -> Unit:

@@ -38,7 +38,14 @@ def test_boxes(value):
         boxes_of({}, BlurParams(column="f", missing="drop"))
 
 
-@pytest.mark.parametrize("value", ["x", "3", [1], [[1, 2]], [[0.3, 0, 0.1, 1]], [[10, 20, 60, 90]], [[0, 0, "nan", 1]]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("x", "3", [1], [[1, 2]], [[0.3, 0, 0.1, 1]], [[10, 20, 60, 90]], [[0, 0, "nan", 1]]),
+        *([[0, 0, 10**400, 1]], "[" * 100_000),
+    ],
+    ids=lambda value: str(value)[:20],
+)
 def test_what_is_no_box_is_refused(value):
     with pytest.raises(PictureError) as caught:
         boxes_of({"f": value}, RULE)

@@ -124,6 +124,16 @@ def test_columns_that_are_not_read_are_told(pictures, layout):
     assert found.languages == {"en": 24}
 
 
+def test_fields_beside_pictures_that_are_not_read_are_told(pictures, layout):
+    for number in range(24):
+        record = {"caption": "a bird", "re_caption": "a small bird on a twig", "title": "a bird in a tree", "clip": 0.3}
+        (pictures / f"{number:02d}.json").write_text(json.dumps(record) if number else "[")
+    (pictures / "notes.json").write_text('{"about": "what these pictures are"}')
+    found = survey(Given(pictures), layout)
+    assert found.facts["fields not read"].startswith("'re_caption'; `keep_columns` keeps")
+    assert found.usable == 23
+
+
 @pytest.mark.parametrize("name", ["", "list.csv"])
 def test_a_list_of_addresses_is_told_where_it_belongs(tmp_path, layout, name):
     (tmp_path / "here").mkdir()

@@ -139,7 +139,7 @@ def test_a_forgotten_pair_leaves_no_column(source, tmp_path: Path):
     gone = read_keys(layout.raw / "drawings")[5]
     write_forgotten(layout.opt_out, [ForgottenSample(f"drawings/{gone}")], new_salt())
     run(with_column(source), tmp_path)
-    keys = [key for key, _ in read_column(layout.raw / "drawings" / KEPT_COLUMNS, "re_caption")]
+    keys = [key for key, _, _ in read_column(layout.raw / "drawings", "re_caption")]
     assert keys == read_keys(layout.raw / "drawings") and len(keys) == 15 and gone not in keys
     assert len(captions(layout)) == 15
 
@@ -166,6 +166,28 @@ def test_lists_and_other_languages_in_a_column(tmp_path: Path):
     assert [(row.text, row.language) for row in rows] == [(f"Bild {number}", "de"), (f"Nummer {number}", "de")]
 
 
+def test_pictures_of_one_key_and_rows_about_one_picture(tmp_path: Path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    source = {**write_table(folder), "keep_columns": ["re_caption"]}
+    for name, number in {"bird.jpg": 20, "bird.png": 21}.items():
+        (folder / name).write_bytes(png(number))
+    more = (
+        "bird.bmp,drawing 22,A long text about a picture that is not there.,0,\r\n"
+        "bird.jpg,drawing 20, ,0,\r\n"
+        "bird.jpg,drawing 20,A long text about the drawing with the number 20.,0,\r\n"
+        "bird.png,drawing 21,A long text about the drawing with the number 21.,0,\r\n"
+    )
+    with (folder / "captions.csv").open("a", newline="") as file:
+        file.write(more)
+    found = captions(run(with_column(source), tmp_path))
+    assert len(found) == 17
+    assert found["drawings/bird"] == {
+        "raw": "drawing 20",
+        "long": "A long text about the drawing with the number 20.",
+    }
+
+
 def test_a_column_without_texts_and_one_that_is_not_there(source, tmp_path: Path):
     with pytest.raises(
         InputError, match=r"caption\.long: no sample has a text in 'en' in the column 'empty' that draw"
@@ -182,6 +204,13 @@ def test_a_table_without_a_kept_column_is_named(tmp_path: Path):
     source = {**write_table(folder), "keep_columns": ["recaption"]}
     with pytest.raises(InputError, match=r"captions\.csv has no column 'recaption'; it has caption, empty, image"):
         download.run(with_column(source, {"captioner": "metadata"}), Layout.find(tmp_path))
+
+
+def test_the_column_of_the_pictures_is_not_kept(tmp_path: Path):
+    with pytest.raises(ValueError, match="'image' is the column of the pictures"):
+        with_column(
+            {"kind": "folder", "path": str(tmp_path), "table": "t.csv", "keep_columns": ["image", "re_caption"]}
+        )
 
 
 def test_a_column_that_no_source_keeps_is_refused(source):

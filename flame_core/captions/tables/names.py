@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from flame_core.captions.tables.rows import Match
+from flame_core.captions.tables.rows import Match, pair_name
 from flame_core.data.addresses.attempts import address_key
 from flame_core.data.buckets.bucket import is_address
 from flame_core.data.captions_text import text_id
@@ -31,11 +31,10 @@ class SampleNames:
         kinds = NAMING_SOURCES.get(match, ())
         own = {name: source for name, source in sorted(sources.items()) if source.kind in kinds}
         self._roots = {name: _roots(source, layout) for name, source in own.items()}
-        column = "sha256" if match == "sha256" else "key"
-        batches = index.table.select([column]).to_batches(max_chunksize=4096)
-        names = (text_id(name) for batch in batches for name in batch.column(0).to_pylist())
-        ids = np.fromiter(names, np.uint64, len(index))
-        self._names = index.table.column(column).cast(pa.large_string())  # 2 GB of keys need offsets of 64 bits
+        columns = {"sha256": ["sha256"], "pair": ["key", "sha256"]}.get(match, ["key"])
+        self._columns = [index.table.column(each).cast(pa.large_string()) for each in columns]  # for more than 2 GB
+        batches = index.table.select(columns).to_batches(max_chunksize=4096)
+        ids = np.fromiter((text_id(name) for batch in batches for name in _named(batch.columns)), np.uint64, len(index))
         self._order = np.argsort(ids, kind="stable")
         self._ids = ids[self._order]
 
@@ -45,6 +44,8 @@ class SampleNames:
         `source` is the one that the table is about. An address may be listed by several, each of which has a sample.
         """
         match self._match:
+            case "pair":
+                yield self._found(names)
             case "key":
                 yield self._found([plain(name).strip() for name in names])
             case "sha256":
@@ -72,9 +73,16 @@ class SampleNames:
             return np.full(len(names), -1)
         ids = np.fromiter(map(text_id, names), np.uint64, len(names))
         places = self._order[np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)]
-        there = self._names.take(pa.array(places, pa.int64())).to_pylist()
+        taken = pa.array(places, pa.int64())
+        there = _named([column.take(taken) for column in self._columns])
         same = [a == b for a, b in zip(there, names, strict=True)]  # another sample may have the next hash
         return np.where(same, places, -1)
+
+
+def _named(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[str]:
+    """The names of samples, from the one column that has them, or from keys and digests."""
+    values = [column.to_pylist() for column in columns]
+    return values[0] if len(values) == 1 else list(map(pair_name, *values))
 
 
 def _roots(source: Source, layout: Layout) -> list[str]:

@@ -10,7 +10,7 @@ from flame_core.data.shards import Index
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Problems
 
-Match = Literal["key", "url", "image", "sha256"]
+Match = Literal["key", "url", "image", "sha256", "pair"]  # `pair`: the key and the sha256 of the picture (`pair_name`)
 NamedText = tuple[str, Any]  # what a row calls its sample, and the value of its column of captions
 Counts = Mapping[str, int]  # of rows by what became of them
 _SAID = 3  # rows that cannot be read, named in a warning
@@ -40,6 +40,11 @@ class TextRows(Protocol):
     def nothing(self, index: Index, counts: Counts, first: str, problems: Problems) -> str:
         """Why no sample has a text; `first` is what the first row calls its sample."""
         ...
+
+
+def pair_name(key: str, sha256: str) -> str:
+    """What tells the pair that became a sample from others that have its key: a folder's bird.jpg and bird.png."""
+    return f"{key} {sha256}"
 
 
 def said_of(problems: Sequence[Problem]) -> str:

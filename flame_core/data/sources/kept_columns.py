@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.forgotten import Forgotten
 from flame_core.data.sources import RawPair
-from flame_core.data.sources.listing import GROUP, KEPT_COLUMNS
+from flame_core.data.sources.listing import GROUP, KEPT_COLUMNS, PAIRS
 from flame_core.errors import InputError
 from flame_core.files.row_groups import in_groups
 
@@ -45,8 +45,8 @@ class KeptColumns:
     def add(self, key: str, records: Records) -> None:
         """Add the row of a pair. Of several records, the first that has a value counts."""
         if self._writer:
-            values = {name: next(_values(records, name), None) for name in self._names}
-            self._rows.append({"key": key, "columns": json.dumps(values, sort_keys=True)})
+            values = {name: next(_values(records, name), None) for name in self._names} if records else {}
+            self._rows.append({"key": key, "columns": _as_json(values)})
             if len(self._rows) == GROUP:
                 self._flush()
 
@@ -61,23 +61,53 @@ class KeptColumns:
             self._writer.close()
 
 
+def _as_json(values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, sort_keys=True)
+    except TypeError:  # dates and decimals in the lists and structs of a parquet file
+        return json.dumps(_with_texts(values), sort_keys=True)
+
+
+def _with_texts(value: Any) -> Any:
+    """`value` with texts in place of what JSON cannot hold."""
+    match value:
+        case dict():
+            return {str(name): _with_texts(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_with_texts(item) for item in value]
+        case str() | int() | float() | None:
+            return value
+        case _:
+            return str(value)
+
+
 def _values(records: Records, name: str) -> Iterator[Any]:
     return (value for record in records if (value := record.get(name)) is not None)
 
 
-def read_column(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """(key, value) of each pair's row; None where it has no value.
+def read_column(raw: Path, name: str) -> Iterator[tuple[str, str | None, Any]]:
+    """(key, sha256 of the picture, value) of each pair that a source lists in `raw`; None where it has none.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the columns or the list are damaged, do not fit together, or were written without this column.
     """
+    path = raw / KEPT_COLUMNS
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(GROUP):
-                for row in batch.to_pylist():
-                    yield row["key"], json.loads(row["columns"]).get(name)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        with pq.ParquetFile(path) as file, pq.ParquetFile(raw / PAIRS) as pairs:
+            for row, pair in zip(_rows(file), _rows(pairs, ["key", "sha256"]), strict=True):
+                values = json.loads(row["columns"])
+                if row["key"] != pair["key"]:
+                    raise ValueError(f"it has {row['key']} where {PAIRS} has {pair['key']}")
+                if values and name not in values:
+                    has = ", ".join(sorted(values))
+                    raise InputError(f"{path} has {has} and not {name!r}: run `flame download` first")
+                yield row["key"], pair["sha256"], values.get(name)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged ({error}); run `flame download` again") from None
+
+
+def _rows(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    return (row for batch in file.iter_batches(GROUP, columns=columns) for row in batch.to_pylist())
 
 
 def join_columns(folder: Path, parts: Iterable[Path]) -> None:

@@ -106,6 +106,9 @@ def test_captions(rules: dict[str, Any], captions: Any, kept: Any, left_out: Any
         ("CC0", {"clip": "nan"}, "filter_score_clip"),
         ("CC0", {}, "filter_score_clip"),
         ("CC0", {"clip": 0.3, "nsfw": 0.9}, "filter_score_nsfw"),
+        ("CC0", {"clip": 10**400}, None),
+        ("CC0", {"clip": -(10**400)}, "filter_score_clip"),
+        ("CC0", {"clip": 0.3, "nsfw": 10**400}, "filter_score_nsfw"),
     ],
 )
 def test_licences_and_scores(licence: str | None, columns: dict[str, Any], reason: str | None):
