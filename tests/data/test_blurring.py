@@ -33,7 +33,7 @@ def test_only_the_boxes_change():
 @pytest.mark.parametrize("value", [[[0.1, 0.2, 0.3, 0.4]], "[[0.1, 0.2, 0.3, 0.4]]"])
 def test_boxes(value):
     assert boxes_of({"f": value}, RULE) == [(0.1, 0.2, 0.3, 0.4)]
-    assert boxes_of({"f": []}, RULE) == [] and boxes_of({}, RULE) == []
+    assert boxes_of({"f": []}, RULE) == boxes_of({}, RULE) == boxes_of({"f": " "}, RULE) == []
     with pytest.raises(PictureError, match="nothing in the column 'f'"):
         boxes_of({}, BlurParams(column="f", missing="drop"))
 
