@@ -167,7 +167,7 @@ def chunks(rows: int, read: Callable[[int, int], Any]) -> list[Any]:
 
 def test_chunks_of_a_list_of_pairs_read_their_rows(tmp_path: Path, seen: dict[str, int]):
     pairs = [RawPair(f"k{number}", None, {"en": [str(number)]}) for number in range(2200)]
-    write_listing(tmp_path, tmp_path, pairs, about={}, problems=[])
+    write_listing(tmp_path, tmp_path, ((pair, ()) for pair in pairs), about={}, problems=[])
     settled(tmp_path / "pairs.parquet")
     assert chunks(2200, lambda start, stop: read_pairs(tmp_path, tmp_path, start, stop)) == pairs
     assert seen["footers"] == 1

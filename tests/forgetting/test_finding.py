@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flame_core.data.forgotten import NOTHING, Forgotten, ForgottenSample
+from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.scan import SCHEMA, TABLE
 from flame_core.data.sources import RawPair
-from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.listing import KEPT_COLUMNS
 from flame_core.data.sources.listing_writer import write_listing
 from flame_core.digest import file_sha256
@@ -54,9 +53,9 @@ def test_kept_columns_are_known_by_the_list_beside_them(tmp_path: Path):
     for source in ("a", "b"):
         (tmp_path / source).mkdir()
         pairs = [RawPair(f"k{number}", None, {"en": [f"{source} {number}"]}) for number in range(3)]
-        with KeptColumns(tmp_path / source, ["long"]) as kept:
-            records = [(pair, [{"long": f"a long text of {source}"}]) for pair in pairs]
-            write_listing(tmp_path / source, tmp_path, kept.of(records, NOTHING), about={"kind": "hub"}, problems=[])
+        kept = [(pair, [{"long": f"a long text of {source}"}]) for pair in pairs]
+        about = {"kind": "hub"}
+        write_listing(tmp_path / source, tmp_path, kept, about=about, problems=[], keep_columns=["long"])
     files = {f"data/raw/{path.relative_to(tmp_path).as_posix()}": path for path in tmp_path.glob("?/*")}
     md5s = dict.fromkeys(files, "") | {f"data/raw/{source}/{KEPT_COLUMNS}": source for source in ("a", "b")}
     found = finding.find([Revision("now", files, md5s)], tmp_path / "none", parse_requests(["a/k1"], "test"))

@@ -21,7 +21,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params, WebdatasetSource
 from flame_core.stages import caption, download, ingest
-from flame_core.verification import DIGESTS
+from flame_core.verification import DIGESTS, write_digests
 from tests.data.drawings import png
 from tests.data.sources.test_webdataset import write_tar
 from tests.stages.ingest.test_filters import reasons
@@ -193,8 +193,15 @@ def test_a_column_without_texts_and_one_that_is_not_there(source, tmp_path: Path
         InputError, match=r"caption\.long: no sample has a text in 'en' in the column 'empty' that draw"
     ):
         run(with_column({**source, "keep_columns": ["empty"]}, {**COLUMN, "column": "empty"}), tmp_path)
-    (tmp_path / "data/raw/drawings" / KEPT_COLUMNS).unlink()
-    with pytest.raises(InputError, match=r"caption\.long: .*columns\.parquet is missing: run `flame download`"):
+    kept = tmp_path / "data/raw/drawings" / KEPT_COLUMNS
+    kept.write_bytes(kept.read_bytes()[:-1] + b"0")
+    with pytest.raises(InputError, match=r"caption\.long: .*columns\.parquet is damaged[^`]*`flame download`"):
+        caption.run(with_column(source), Layout.find(tmp_path))
+    kept.unlink()
+    with pytest.raises(InputError, match=r"caption\.long: .*columns\.parquet is missing[^`]*`flame download`"):
+        caption.run(with_column(source), Layout.find(tmp_path))
+    write_digests(tmp_path / "data/raw")
+    with pytest.raises(InputError, match=r"caption\.long: .*columns\.parquet is missing: run `flame download` first"):
         caption.run(with_column(source), Layout.find(tmp_path))
 
 

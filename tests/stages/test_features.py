@@ -33,16 +33,9 @@ from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.planning.trainings import planned, planned_without
 from tests.stages.pipeline import captioned_project, tree
+from tests.stages.stored_vectors import MODEL, lit
 from tests.stages.units import computed_by, killed_after
-from tests.training.world import recipe
 
-MODEL = {
-    "backbone": "test_efficientnet",
-    "image_size": 48,
-    "head": "pooled",
-    "pixels": "timm",
-    "init": {"source": "path:net.pth"},
-}
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
@@ -72,17 +65,6 @@ def save_net(path: Path, seed: int, scale: float = 1.0) -> None:
     torch.manual_seed(seed)
     net = timm.create_model("test_efficientnet")
     torch.save({name: value * scale if value.ndim else value for name, value in net.state_dict().items()}, path)
-
-
-def lit(**changes):
-    base = {
-        "model": {**MODEL, "train": "none"},
-        "sidecars": {"features": "data/sidecars/features"},
-        "augmentation": {"scale": [1, 1], "flip": 0.5},
-        "gates": {"max_loss_ratio": 100.0},
-        "epochs": 4,
-    }
-    return recipe(**base | changes)
 
 
 def changed(params: Params, **values) -> Params:
@@ -306,61 +288,6 @@ def test_the_stage_reads_shards_and_a_given_file(world):
     params, layout = world
     (stage,) = section_stages(layout, params).values()
     assert stage["deps"] == ["data/shards", "net.pth"] and stage["outs"] == ["data/sidecars/features"]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"model": {**MODEL, "init": None}}, "features.model needs init"),
-        ({"model": {**MODEL, "head": "patches"}}, "features.model.head patches"),
-        ({"model": MODEL, "views": ["mirrored"]}, "write \\[plain\\] or \\[plain, mirrored\\]"),
-    ],
-)
-def test_a_section_that_cannot_be_stored_is_refused(values, message):
-    with pytest.raises(ValueError, match=message):
-        FeaturesParams.model_validate(values)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model": MODEL}, "set model.train to none"),
-        ({"model": {**MODEL, "train": "none", "head": "patches"}}, "model.head patches reads patches"),
-        ({"model": {"train": "none"}, "sidecars": {}}, "weights that do not learn must come from model.init"),
-        ({"inherit": {"path": "a"}}, "both say what weights the tower begins with"),
-    ],
-)
-def test_a_recipe_on_stored_vectors_has_a_frozen_tower_and_no_crops(changes, message):
-    with pytest.raises(ValueError, match=message):
-        lit(**changes)
-
-
-VIT = {
-    "backbone_options": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
-    "image_size": 16,
-    "head": "pooled",
-    "train": "none",
-    "init": {"source": "path:vit.pth"},
-}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"augmentation": {"scale": [0.5, 1]}}, "augmentation.scale: stored features are of whole pictures"),
-        (
-            {"terms": [{"name": "simclr", "feature": "cls"}]},
-            "the term simclr reads cls, and stored features are pooled only",
-        ),
-        ({"model": VIT, "terms": [{"name": "attentive_mask", "mode": "random", "cell": 1}]}, "looks at pictures"),
-        ({"model": VIT, "terms": [{"name": "learned_masks", "learning_rate": 2.0}]}, "looks at pictures"),
-        ({"model": {**MODEL, "train": {"last_blocks": 1}}, "sidecars": {}}, None),
-        ({"model": {**MODEL, "train": {"last_blocks": 9}}, "sidecars": {}}, "model.train: last_blocks 9"),
-    ],
-)
-def test_what_stored_vectors_cannot_give_is_found_before_a_training(changes, message):
-    found = [f"{'.'.join(fault.key)}: {fault.message}" for fault in recipe_faults(lit(**changes))]
-    assert (message is None and not found) or any(message in each for each in found if message)
 
 
 def test_without_its_section_the_stage_says_so(world):

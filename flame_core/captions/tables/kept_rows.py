@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flame_core.captions.tables.rows import Counts, Match, NamedText, pair_name
@@ -15,28 +15,30 @@ from flame_core.data.sources.listing import KEPT_COLUMNS, PAIRS
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import ColumnCaptioner, Source
+from flame_core.verification import read_digests, verify
 
 
 class KeptRows:
     """The rows of all sources that keep a column, by the keys of the samples and their pictures.
 
     Raises:
-        InputError: a source's columns are missing.
+        InputError: a source's columns or list are missing or damaged.
     """
 
-    def __init__(
-        self, params: ColumnCaptioner, sources: Mapping[str, Source], layout: Layout, sha256: Callable[[Path], str]
-    ) -> None:
+    def __init__(self, params: ColumnCaptioner, sources: Mapping[str, Source], layout: Layout) -> None:
         self._params = params
         self.match: Match = "pair"
         self.language, self.max_chars = params.language, params.max_caption_chars
         keeping = [name for name, each in sorted(sources.items()) if params.column in getattr(each, "keep_columns", ())]
         self._raw = {name: layout.raw / name for name in keeping}
-        for path in (raw / file for raw in self._raw.values() for file in (KEPT_COLUMNS, PAIRS)):
-            if not path.is_file():
-                raise InputError(f"{path} is missing: run `flame download` first")
-        self.sha256 = {name: sha256(raw / KEPT_COLUMNS) for name, raw in self._raw.items()}
-        pairs = {name: sha256(raw / PAIRS) for name, raw in self._raw.items()}
+        digests = read_digests(layout.raw)
+        files = [f"{name}/{file}" for name in keeping for file in (KEPT_COLUMNS, PAIRS)]
+        for file in files:
+            if file not in digests:
+                raise InputError(f"{layout.raw / file} is missing: run `flame download` first")
+        verify({layout.raw: files})
+        self.sha256 = {name: digests[f"{name}/{KEPT_COLUMNS}"] for name in keeping}
+        pairs = {name: digests[f"{name}/{PAIRS}"] for name in keeping}
         self.inputs = {"columns": self.sha256, "pairs": pairs, "params": params.model_dump()}
 
     def read(self, scratch: Path, problems: list[Problem]) -> Iterator[tuple[str | None, Iterator[NamedText]]]:

@@ -92,7 +92,7 @@ def _opened(
     params: FoundCaptioner, sources: Mapping[str, Source], layout: Layout, sha256: Callable[[Path], str]
 ) -> TextRows:
     if isinstance(params, ColumnCaptioner):
-        return KeptRows(params, sources, layout, sha256)
+        return KeptRows(params, sources, layout)
     return TableRows(params, sources, layout, sha256)
 
 

@@ -14,7 +14,7 @@ from flame_core.data.hub.rows import PLACE, ROWS, read_place
 from flame_core.data.shards import Split
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns, Records
+from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing_writer import listed_part, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
@@ -65,11 +65,16 @@ def place_of(file: HubFile) -> str:
 
 def _write(task: FileList, folder: Path) -> UnitRecord:
     problems, unused = Problems(), Unused()
-    with KeptColumns(folder, task.params.keep_columns) as kept:
-        pairs = kept.of(_pairs(task, folder, problems, unused), task.forgotten)
-        record = write_listing(
-            folder, folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten
-        )
+    record = write_listing(
+        folder,
+        folder,
+        _pairs(task, folder, problems, unused),
+        about={},
+        problems=problems,
+        unused=unused,
+        keep_columns=task.params.keep_columns,
+        forgotten=task.forgotten,
+    )
     return listed_part(folder, record, unused)
 
 

@@ -69,7 +69,7 @@ class Debian:
             licence = licence_of(tree / "usr/share/doc" / deb.package / "copyright")
             has[deb.package] = Package(tree, licence, folder / "pictures", problems, unused)
             facts.append({"package": deb.package, "version": deb.version, "sha256": deb.sha256, "licence": licence})
-        pairs = (pair for reader in self._readers for pair in reader.pairs(has))
+        pairs = ((pair, ()) for reader in self._readers for pair in reader.pairs(has))
         about = {"kind": "debian", "packages": facts}
         record = write_listing(
             folder, folder, pairs, about=about, problems=problems, unused=unused, forgotten=self._forgotten

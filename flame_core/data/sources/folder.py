@@ -21,7 +21,7 @@ from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns, Records
+from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import listed_unit, write_listing
@@ -139,17 +139,17 @@ class Folder:
                 about["table"] = asdict(entry)
         else:
             pairs = self._sidecar_pairs(files, problems, unused, unread)
-        with KeptColumns(folder, self._params.keep_columns) as columns:
-            record = write_listing(
-                folder,
-                root,
-                columns.of(pairs, self._forgotten),
-                about=about,
-                problems=problems,
-                unused=unused,
-                manifest=kept,
-                forgotten=self._forgotten,
-            )
+        record = write_listing(
+            folder,
+            root,
+            pairs,
+            about=about,
+            problems=problems,
+            unused=unused,
+            manifest=kept,
+            keep_columns=self._params.keep_columns,
+            forgotten=self._forgotten,
+        )
         return listed_unit(record)
 
     def _open(self, path: Path, problems: list[Problem]) -> Table:

@@ -21,7 +21,6 @@ from flame_core.data.hub.fetching import FileTask, count_samples, fetch, is_tar
 from flame_core.data.hub.file_listing import FileList, list_file, place_of
 from flame_core.data.shards import Split
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import join_columns
 from flame_core.data.sources.listing_writer import FEW_BYTES, join_listings, listed_unit
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS
@@ -159,10 +158,15 @@ class Hub:
         about |= {"card_licence": tree.licence, "files": [file.path for file, _ in units]}
         if taken_out := sum(unit.record.counts.get(FORGOTTEN, 0) for _, unit in units):  # of tars; rows stay, empty
             about[FORGOTTEN] = taken_out
-        lists = list(self._lists(units, self._params.licence or tree.licence, work))
-        record = join_listings(folder, lists, about=about, problems=Problems(), unused=unused)
-        if self._params.keep_columns:
-            join_columns(folder, lists)
+        lists = self._lists(units, self._params.licence or tree.licence, work)
+        record = join_listings(
+            folder,
+            lists,
+            about=about,
+            problems=Problems(),
+            unused=unused,
+            keep_columns=self._params.keep_columns,
+        )
         return listed_unit(record)
 
     def _lists(self, units: Sequence[tuple[HubFile, Unit]], licence: str | None, work: WorkCache) -> Iterator[Path]:

@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.data.forgotten import Forgotten
-from flame_core.data.sources import RawPair
 from flame_core.data.sources.listing import GROUP, KEPT_COLUMNS, PAIRS
 from flame_core.errors import InputError
 from flame_core.files.row_groups import in_groups
@@ -34,13 +32,6 @@ class KeptColumns:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def of(self, pairs: Iterable[tuple[RawPair, Records]], forgotten: Forgotten) -> Iterator[RawPair]:
-        """The pairs. The columns of those that a list will have (`write_listing`) are added."""
-        for pair, records in pairs:
-            if self._writer and not forgotten.names(pair.key, pair.image and pair.image.sha256):
-                self.add(pair.key, records)
-            yield pair
 
     def add(self, key: str, records: Records) -> None:
         """Add the row of a pair. Of several records, the first that has a value counts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.kept_columns import KeptColumns, Records, join_columns
 from flame_core.data.sources.keys import safe_key, stem_of
 from flame_core.data.sources.listing import (
     GROUP,
@@ -38,27 +39,35 @@ FEW_BYTES = 1 << 28  # of a source; one process lists them sooner than several h
 def write_listing(
     folder: Path,
     pictures: Path,
-    pairs: Iterable[RawPair],
+    pairs: Iterable[tuple[RawPair, Records]],
     *,
     about: Mapping[str, Any],
     problems: list[Problem],
     unused: Unused | None = None,
     manifest: Iterable[SourceFile] | None = None,
+    keep_columns: Sequence[str] = (),
     forgotten: Forgotten = NOTHING,
 ) -> dict[str, Any]:
     """Write the list of a source to `folder` and return the content of `source.json`.
 
-    File names are relative to `pictures`. `problems` and `unused` may still grow while `pairs` is being consumed. Pairs
-    that are forgotten are only counted, and their pictures are removed if they are files below `folder`.
+    File names are relative to `pictures`; of the records of each pair, the columns `keep_columns` are kept.
+    `problems` and `unused` may still grow while `pairs` is being consumed. Pairs that are forgotten are only counted,
+    and their pictures are removed if they are files below `folder`.
     """
     count = 0
     missing: dict[int, str] = {}
     gone: list[RawPair] = []
     rows = _without(pairs, forgotten, gone)
-    with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
+    with (
+        pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer,
+        KeptColumns(folder, keep_columns) as columns,
+    ):
         while chunk := list(islice(rows, GROUP)):
-            missing |= {row: plain(pair.missing) for row, pair in enumerate(chunk, count) if pair.missing}
-            writer.write_table(pa.Table.from_pylist([_row(pair, pictures) for pair in chunk], schema=SCHEMA))
+            for row, (pair, records) in enumerate(chunk, count):
+                columns.add(pair.key, records)
+                if pair.missing:
+                    missing[row] = plain(pair.missing)
+            writer.write_table(pa.Table.from_pylist([_row(pair, pictures) for pair, _ in chunk], schema=SCHEMA))
             count += len(chunk)
     for pair in gone:
         if pair.image and pair.image.path.is_relative_to(folder) and pair.image.path.name != PICTURE_FILE:
@@ -74,6 +83,7 @@ def join_listings(
     problems: Problems,
     unused: Unused,
     manifest: Iterable[SourceFile] | None = None,
+    keep_columns: Sequence[str] = (),
     forgotten: Forgotten = NOTHING,
 ) -> dict[str, Any]:
     """Write the list of a source whose parts were listed to folders of their own; the same as `write_listing` of all.
@@ -97,6 +107,8 @@ def join_listings(
     with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
         for table in in_groups((pq.ParquetFile(place / PAIRS).read().cast(SCHEMA) for place in places), GROUP):
             writer.write_table(table)
+    if keep_columns:
+        join_columns(folder, places)
     return _write_rest(folder, count, missing, gone, about, problems, unused, manifest, forgotten)
 
 
@@ -145,13 +157,15 @@ def listed_part(folder: Path, record: dict[str, Any], unused: Unused) -> UnitRec
     return UnitRecord({**unit.counts, "samples": record["pairs"] + record.get(FORGOTTEN, 0)}, unit.failures)
 
 
-def _without(pairs: Iterable[RawPair], forgotten: Forgotten, left_out: list[RawPair]) -> Iterator[RawPair]:
-    """The pairs that are not forgotten; the others are appended to `left_out`."""
-    for pair in pairs:
+def _without(
+    pairs: Iterable[tuple[RawPair, Records]], forgotten: Forgotten, left_out: list[RawPair]
+) -> Iterator[tuple[RawPair, Records]]:
+    """The pairs that are not forgotten, with their records; the others are appended to `left_out`."""
+    for pair, records in pairs:
         if forgotten.names(pair.key, pair.image and pair.image.sha256):
             left_out.append(pair)
         else:
-            yield pair
+            yield pair, records
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

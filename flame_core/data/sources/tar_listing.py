@@ -11,7 +11,7 @@ from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns, Records
+from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import listed_part, write_listing
@@ -52,11 +52,16 @@ def list_tar(task: TarTask) -> Unit:
 
 def _write(task: TarTask, folder: Path) -> UnitRecord:
     problems, unused = Problems(), Unused()
-    with KeptColumns(folder, task.params.keep_columns) as kept:
-        pairs = kept.of(_pairs(task, problems, unused), task.forgotten)
-        record = write_listing(
-            folder, task.folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten
-        )
+    record = write_listing(
+        folder,
+        task.folder,
+        _pairs(task, problems, unused),
+        about={},
+        problems=problems,
+        unused=unused,
+        keep_columns=task.params.keep_columns,
+        forgotten=task.forgotten,
+    )
     return listed_part(folder, record, unused)
 
 

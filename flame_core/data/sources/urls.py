@@ -36,7 +36,7 @@ from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fet
 from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns, Records
+from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.listing import SOURCE
 from flame_core.data.sources.listing_writer import write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
@@ -205,19 +205,17 @@ class Urls:
                         yield reader.pair(address.key, image, records, unused=unused), columns
                 attempts.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
-        with (
-            pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts,
-            KeptColumns(folder, self._params.keep_columns) as kept,
-        ):
+        with pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts:
             counts = addresses.record.counts
             about: dict[str, Any] = {"kind": "urls", "listed": counts["listed"], "addresses": counts["kept"]}
             record = write_listing(
                 folder,
                 folder,
-                kept.of(pairs(attempts), self._forgotten),
+                pairs(attempts),
                 about=about,
                 problems=problems,
                 unused=unused,
+                keep_columns=self._params.keep_columns,
                 forgotten=self._forgotten,
             )
         record["outcomes"] = [

@@ -17,7 +17,6 @@ from flame_core.data.shards import Split
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.beside_shards import note_rest
-from flame_core.data.sources.kept_columns import join_columns
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import FEW_BYTES, join_listings, listed_unit
 from flame_core.data.sources.manifest import make_manifest
@@ -67,18 +66,16 @@ class Webdataset:
         }
 
         def write(folder: Path) -> UnitRecord:
-            lists = list(self._lists(manifest, unused, work))
             record = join_listings(
                 folder,
-                lists,
+                self._lists(manifest, unused, work),
                 about={"kind": "webdataset"},
                 problems=problems,
                 unused=unused,
                 manifest=manifest,
+                keep_columns=self._params.keep_columns,
                 forgotten=self._forgotten,
             )
-            if self._params.keep_columns:
-                join_columns(folder, lists)
             return listed_unit(record)
 
         return work.get({"kind": "webdataset", **inputs}, write)

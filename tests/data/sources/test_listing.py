@@ -19,6 +19,11 @@ from flame_core.data.sources.listing_writer import write_listing
 from flame_core.errors import InputError
 
 
+def write_list(folder, pictures, pairs, **rest):
+    """Write the list of pairs without records."""
+    return write_listing(folder, pictures, ((pair, ()) for pair in pairs), **rest)
+
+
 def _pair(number: int, folder, **changes) -> RawPair:
     content = b"x" * number
     image = ImageRef(folder / f"{number}.jpg", 0, number, hashlib.sha256(content).hexdigest())
@@ -37,7 +42,7 @@ def test_pairs_come_back_as_they_were_also_in_parts(tmp_path):
         category="c",
         licence="l",
     )
-    record = write_listing(tmp_path, tmp_path, iter(pairs), about={"kind": "test"}, problems=[])
+    record = write_list(tmp_path, tmp_path, iter(pairs), about={"kind": "test"}, problems=[])
     assert record == {"kind": "test", "pairs": 2500, "problems": []}
     assert read_pairs(tmp_path, tmp_path) == pairs
     assert read_keys(tmp_path) == [pair.key for pair in pairs]
@@ -49,16 +54,14 @@ def test_the_list_does_not_say_where_the_folder_is(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         pairs = [_pair(number, tmp_path / name) for number in range(3)]
-        write_listing(
-            tmp_path / name, tmp_path / name, pairs, about={}, problems=[], manifest=[SourceFile("x", 1, "s")]
-        )
+        write_list(tmp_path / name, tmp_path / name, pairs, about={}, problems=[], manifest=[SourceFile("x", 1, "s")])
     for name in ("pairs.parquet", "source.json", "manifest.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_lone_surrogates_are_replaced(tmp_path):
     text = json.loads('"a \\ud800 b"')
-    write_listing(tmp_path, tmp_path, [_pair(1, tmp_path, captions={"en": [text]})], about={}, problems=[])
+    write_list(tmp_path, tmp_path, [_pair(1, tmp_path, captions={"en": [text]})], about={}, problems=[])
     assert read_pairs(tmp_path, tmp_path)[0].captions == {"en": ["a ? b"]}
 
 
@@ -69,14 +72,14 @@ def test_problems_found_while_listing_are_recorded(tmp_path):
         yield _pair(1, tmp_path)
         problems.append(Problem("a.tar", "damaged_file", "cut off"))
 
-    write_listing(tmp_path, tmp_path, pairs(), about={}, problems=problems)
+    write_list(tmp_path, tmp_path, pairs(), about={}, problems=problems)
     assert read_source(tmp_path)["problems"] == [{"file": "a.tar", "reason": "damaged_file", "detail": "cut off"}]
 
 
 def test_changed_files_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"1234")
     manifest = [SourceFile("a.jpg", 4, hashlib.sha256(b"1234").hexdigest())]
-    write_listing(tmp_path, tmp_path, [], about={}, problems=[], manifest=manifest)
+    write_list(tmp_path, tmp_path, [], about={}, problems=[], manifest=manifest)
     check_manifest(tmp_path, tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"12345")
     with pytest.raises(InputError, match=r"a\.jpg has 5 bytes, and had 4.*flame download"):
@@ -119,9 +122,7 @@ def test_a_source_that_was_not_downloaded(tmp_path):
     ],
 )
 def test_damaged_lists_are_one_sentence(tmp_path, name, content):
-    write_listing(
-        tmp_path, tmp_path, [_pair(1, tmp_path)], about={}, problems=[], manifest=[SourceFile("1.jpg", 1, "s")]
-    )
+    write_list(tmp_path, tmp_path, [_pair(1, tmp_path)], about={}, problems=[], manifest=[SourceFile("1.jpg", 1, "s")])
     if content is None:
         (tmp_path / name).unlink()
     else:
@@ -135,7 +136,7 @@ def test_damaged_lists_are_one_sentence(tmp_path, name, content):
 
 def test_a_flipped_byte_of_the_list_is_no_traceback(tmp_path):
     pairs = [_pair(number, tmp_path, title=f"t{number}") for number in range(30)]
-    write_listing(tmp_path, tmp_path, pairs, about={}, problems=[])
+    write_list(tmp_path, tmp_path, pairs, about={}, problems=[])
     content = (tmp_path / "pairs.parquet").read_bytes()
     rng = random.Random(0)
     refused = 0
@@ -153,13 +154,13 @@ def test_a_flipped_byte_of_the_list_is_no_traceback(tmp_path):
 
 def test_what_stands_in_a_picture_s_place_comes_back(tmp_path):
     pairs = [_pair(1, tmp_path, image=None, unread="1.heic"), _pair(2, tmp_path, image=None)]
-    write_listing(tmp_path, tmp_path, pairs, about={}, problems=[])
+    write_list(tmp_path, tmp_path, pairs, about={}, problems=[])
     assert read_pairs(tmp_path, tmp_path) == pairs
 
 
 def test_a_pipe_in_a_file_s_place_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
-    write_listing(tmp_path, tmp_path, [], about={}, problems=[], manifest=[SourceFile("a.jpg", 0, "s")])
+    write_list(tmp_path, tmp_path, [], about={}, problems=[], manifest=[SourceFile("a.jpg", 0, "s")])
     with pytest.raises(InputError, match=r"a\.jpg is a pipe"):
         check_manifest(tmp_path, tmp_path)
     with pytest.raises(InputError, match="pipe"):

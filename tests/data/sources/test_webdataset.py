@@ -175,7 +175,7 @@ def _at_once(folder: Path, out: Path) -> None:
     tars = make_manifest(folder, sorted(folder.glob("*.tar")), problems)
     params = WebdatasetSource(kind="webdataset", path="unused")
     tasks = [TarTask(folder, tar, None, None, params, WorkCache(out, "unused")) for tar in tars]
-    pairs = (pair for pair, _ in chain.from_iterable(tar_listing._pairs(task, problems, unused) for task in tasks))
+    pairs = chain.from_iterable(tar_listing._pairs(task, problems, unused) for task in tasks)
     about = {"kind": "webdataset"}
     write_listing(out, folder, pairs, about=about, problems=problems, unused=unused, manifest=tars)
 
