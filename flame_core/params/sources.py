@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from flame_core.names import LanguageCode
 from flame_core.params.hub import HubSource
 from flame_core.params.section import Positive, Section, refuse
-from flame_core.params.urls import UrlsSource
+from flame_core.params.urls import OF_ALL_PAIRS, UrlsSource
 
 
 class DebianSource(Section):
@@ -46,8 +46,9 @@ class _LocalSource(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its list depends on beside the files."""
-        return self.model_dump(exclude={"path"} if self.keep_columns else {"path", "keep_columns"})
+        """What its list depends on beside the files; fields that came later count if they are set."""
+        unset = {name for name in ("keep_columns", "columns", "split") if not getattr(self, name, None)}
+        return self.model_dump(exclude={"path", *unset})
 
 
 def _here(path: str) -> str:
@@ -63,10 +64,17 @@ class FolderSource(_LocalSource):
     kind: Literal["folder"]
     path: Annotated[str, AfterValidator(_here)] = Field(description="folder of the pictures")
     table: str | None = Field(
-        default=None, description=".csv, .tsv, .jsonl or .parquet with the captions, relative to `path`"
+        default=None,
+        description="file with the captions, relative to `path`: .csv, .tsv, .jsonl, .parquet, .json as published for "
+        "COCO, Karpathy's splits and others, or a delimited .txt or .token",
     )
     delimiter: Literal[",", ";", "\t", "|"] | None = Field(
-        default=None, description="of a .csv or .tsv; by default the one that makes the header contain the columns"
+        default=None, description="of a delimited text; by default the one that makes the header contain the columns"
+    )
+    columns: list[str] | None = Field(
+        default=None,
+        min_length=2,
+        description="names of the columns of a delimited text without a header, such as [image, caption]",
     )
     encoding: Encoding = "utf-8"
     image_column: str = Field(
@@ -79,6 +87,7 @@ class FolderSource(_LocalSource):
     group_field: str | None = Field(
         default=None, description="field whose value decides the split instead of the caption"
     )
+    split: Literal["train", "val"] | None = Field(default=None, description=OF_ALL_PAIRS)
     folders_are_categories: bool = Field(
         default=False,
         description="whether the folders above a picture name its category (animals/birds), which captions say and "
@@ -90,10 +99,14 @@ class FolderSource(_LocalSource):
     )
 
     @model_validator(mode="after")
-    def _no_pictures_kept(self, info: ValidationInfo) -> FolderSource:
-        kept = self.table is not None and self.image_column in self.keep_columns
-        said = f"{self.image_column!r} is the column of the pictures (`image_column`), which is not kept"
-        refuse([(("keep_columns",), said)] if kept else [], info)
+    def _fitting_columns(self, info: ValidationInfo) -> FolderSource:
+        faults: list[tuple[tuple[str, ...], str]] = []
+        if self.table is not None and self.image_column in self.keep_columns:
+            said = f"{self.image_column!r} is the column of the pictures (`image_column`), which is not kept"
+            faults.append((("keep_columns",), said))
+        if self.columns is not None and self.table is None:
+            faults.append((("columns",), "names the columns of a `table`, and there is none"))
+        refuse(faults, info)
         return self
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from flame_core.names import LanguageCode
 from flame_core.params.section import Fraction, Positive, Section
 
+OF_ALL_PAIRS = "of all its pairs, such as val for the validation part of a data set; null: as for other sources"
 NAMELESS = 10_000  # addresses that may be asked without `contact`
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -48,7 +49,9 @@ class UrlsSource(Section):
     """A list of addresses with captions, as CC3M, CC12M, LAION and DataComp have it; the pictures are fetched."""
 
     kind: Literal["urls"]
-    path: str = Field(description="the list, or a folder of lists: .csv, .tsv, .parquet or .jsonl, each also with .gz")
+    path: str = Field(
+        description="the list, or a folder of lists: .csv, .tsv, .parquet, .jsonl or .json, each also with .gz"
+    )
     columns: list[str] | None = Field(
         default=None, description="names of the columns of a .csv or .tsv without a header, such as [caption, url]"
     )
@@ -61,6 +64,7 @@ class UrlsSource(Section):
     )
     sha256_column: str | None = Field(default=None, description="of the picture's bytes when the list was made")
     md5_column: str | None = Field(default=None, description="of the picture's bytes when the list was made")
+    split: Literal["train", "val"] | None = Field(default=None, description=OF_ALL_PAIRS)
     changed: Literal["drop", "keep"] = Field(default="drop", description="pictures whose digest is another one now")
     keep_columns: list[str] = Field(
         default=[], description="columns for `ingest.filters`, such as scores, and for a `captioner: column`"

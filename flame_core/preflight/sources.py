@@ -14,7 +14,7 @@ from flame_core.captions.tables.table_rows import require_columns
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
-from flame_core.data.sources.table import TABLES
+from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.errors import InputError, ParamsError
 from flame_core.graph.links import PIPELINE, stages_of
 from flame_core.graph.own_tables import unmade_tables
@@ -56,8 +56,9 @@ def _folder_faults(source: FolderSource, layout: Layout, key: tuple[str, ...]) -
     if source.table is None:
         return
     table = folder / expanded(source.table)
-    if table.suffix.lower() not in TABLES:
-        yield Fault((*key, "table"), f"{table.name}: a table is {', '.join(TABLES)}; unpack a compressed one first")
+    if table.suffix.lower() not in NAMED_TABLES:
+        kinds = ", ".join(NAMED_TABLES)
+        yield Fault((*key, "table"), f"{table.name}: a table is {kinds}; unpack a compressed one first")
     elif not table.is_file():
         yield Fault((*key, "table"), f"{table} does not exist; `table` is relative to `path`{_nearest(table)}")
 

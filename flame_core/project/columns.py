@@ -7,7 +7,7 @@ pictures; captions are in the column with a usual name, or else with the most wo
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -19,12 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import is_blank, word_count
+from flame_core.data.picture_kinds import suffix_of
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.record import RecordReader, read_object, texts_in
-from flame_core.data.sources.table import TABLES
+from flame_core.data.sources.json_rows import document_records
+from flame_core.data.sources.keys import stem_of
+from flame_core.data.sources.record import RecordReader, answer_of, read_object, texts_in
+from flame_core.data.sources.table import NAMED_TABLES, TABLES
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
+from flame_core.files.regular_files import open_regular
 
 CAPTION_NAMES = (
     "captions",
@@ -40,6 +44,7 @@ CAPTION_NAMES = (
 )
 _ROWS = 200
 _ENCODINGS = ("utf-8", "cp1252", "latin-1")
+_DOCUMENTS = 50  # that are read to see whether they are tables
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
 _ADDRESS = ("http://", "https://")
 
@@ -58,17 +63,19 @@ class Columns:
     encoding: str
     unread: tuple[str, ...] = ()
     mixed: int = 0
+    headless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The first rows of a table."""
+    """The first rows of a table, whose columns were named here if it is `headless`."""
 
     names: list[str]
     rows: Sequence[Mapping[str, Any]]
     delimiter: str | None = None
     encoding: str = "utf-8"
     mixed: int = 0
+    headless: bool = False
 
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -78,6 +85,19 @@ def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
         return [folder / name for name in inside]
     beside = folder.resolve().parent
     return sorted(path for path in beside.iterdir() if path.suffix.lower() in TABLES and path.is_file())
+
+
+def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str]) -> list[Path]:
+    """Files that may be tables, although others of their kind are the captions of one picture: the nearest first.
+
+    Args:
+        folder: of the pictures.
+        names: of its files.
+        pictured: stems of its pictures; what has one of them belongs to that picture.
+    """
+    kinds = set(NAMED_TABLES) - set(TABLES)
+    own = (name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured)
+    return [folder / name for name in islice(sorted(own, key=lambda name: (name.count("/"), name)), _DOCUMENTS)]
 
 
 def choose_columns(
@@ -97,7 +117,8 @@ def choose_columns(
         ParamsError: a named column is not there.
     """
     files = FileNames(folder, pictures)
-    found = [(path, head, *_pictured(head, files, image)) for path in tables if (head := _read(path)) and head.rows]
+    heads = ((path, _read(path, files)) for path in tables)
+    found = [(path, head, *_pictured(head, files, image)) for path, head in heads if head and head.rows]
     found = [row for row in found if row[3] >= _LEAST_NAMED or image is not None]
     if not found:
         return None
@@ -114,7 +135,9 @@ def choose_columns(
             f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
             f"({others}): name it with --caption-column"
         )
-    return Columns(path, column, texts, head.delimiter, head.encoding, _unread(head, column, texts), head.mixed)
+    unread = _unread(head, column, texts)
+    own = tuple(head.names) if head.headless else ()
+    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own)
 
 
 def nearly_named(tables: Iterable[Path], pictures: Sequence[str]) -> str:
@@ -203,7 +226,8 @@ def _worded(head: _Head, picture_column: str) -> dict[str, float]:
 
 def _words(values: Iterable[Any]) -> float:
     """The mean number of words of the texts in cells; 0 if there are none, or if they are numbers."""
-    own = (texts for value in values for texts in texts_in(value, "en").values())
+    plain = (value for value in values if answer_of(value) is None)  # conversations are not captions unless named
+    own = (texts for value in plain for texts in texts_in(value, "en").values())
     texts = [text for some in own for text in some if not is_blank(text)]
     return mean(map(word_count, texts)) if any(not _is_number(text) for text in texts) else 0.0
 
@@ -216,12 +240,15 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read(path: Path) -> _Head | None:
-    """The first rows of a table; None if it cannot be read as one."""
+def _read(path: Path, files: FileNames | None = None) -> _Head | None:
+    """The first rows of a table; None if it cannot be read as one. It has no header if its first line names a file."""
     try:
         match path.suffix.lower():
-            case ".csv" | ".tsv":
-                return _delimited(path)
+            case ".csv" | ".tsv" | ".txt" | ".token":
+                return _delimited(path, files)
+            case ".json":
+                with open_regular(path) as file:
+                    return _head_of(document_records(file, ("image", "caption"))[:_ROWS])
             case ".jsonl":
                 return _head_of(_objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS)))
             case _:
@@ -241,7 +268,7 @@ def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _delimited(path: Path) -> _Head:
+def _delimited(path: Path, files: FileNames | None) -> _Head:
     lines: list[str] = []
     mixed = 0
     encoding = _ENCODINGS[0]
@@ -252,6 +279,20 @@ def _delimited(path: Path) -> _Head:
         if encoding == "utf-8":
             mixed = sum(not line.isascii() and not undecoded(line) for line in lines)
     parsed = {delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS}
+    bare = {**parsed, "\t": [line.rstrip("\r\n").split("\t") for line in lines]}
+    for delimiter, rows in bare.items():
+        named = [files is not None and files.find(cell) is not None for cell in (rows[0] if rows else [])]
+        if len(named) > 1 and any(named):
+            names = _names(len(named), named.index(True))
+            cells = [dict(zip(names, row, strict=False)) for row in rows]
+            return _Head(names, cells, delimiter, encoding, mixed, headless=True)
     delimiter = max(parsed, key=lambda one: len(parsed[one][0]) if parsed[one] else 0)
     names, *rows = parsed[delimiter] or [[]]
     return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], delimiter, encoding, mixed)
+
+
+def _names(count: int, place: int) -> list[str]:
+    """Names for the columns of a text without a header, whose pictures are named at `place`."""
+    if count == 2:
+        return ["caption", "image"] if place else ["image", "caption"]
+    return ["image" if number == place else f"column{number + 1}" for number in range(count)]

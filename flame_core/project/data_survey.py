@@ -7,45 +7,31 @@ spaced, are decoded to tell how many cannot be read.
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from flame_core.data.buckets.bucket import SCHEMES
 from flame_core.data.captions_text import clean_captions, word_count
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
-from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.shards import SPLITS
 from flame_core.data.sources import RawPair, open_source
-from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.keys import stem_of
+from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.listing import left_out, read_pairs, read_source
-from flame_core.data.sources.manifest import SIDECARS
-from flame_core.data.sources.record import read_object
-from flame_core.data.sources.table import TABLES
+from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.data.sources.tar_content import read_samples
-from flame_core.data.sources.walk import Walk
-from flame_core.data.text_files import TextError
-from flame_core.errors import InputError, ParamsError
-from flame_core.files.regular_files import open_regular
+from flame_core.errors import InputError
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
-from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
+from flame_core.params import IngestParams, Source, WebdatasetSource
 from flame_core.project.columns import (
-    Columns,
     caption_field,
-    choose_columns,
-    lists_addresses,
-    nearly_named,
-    tables_among,
     unread_fields,
 )
+from flame_core.project.folder_survey import KEPT, Given, folder_source, quoted
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
@@ -54,18 +40,6 @@ _READ_WHOLE = 4 << 30  # bytes of shards; of more, only the first shard is read
 _ROWS = 4096
 _NAMED = 3
 _TRIED = 10  # tables, and folders of pictures
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a person said about the data."""
-
-    path: Path
-    shards: bool = False
-    table: Path | None = None
-    image_column: str | None = None
-    caption_column: str | None = None
-    language: str | None = None
 
 
 @dataclass
@@ -108,14 +82,14 @@ def survey(given: Given, layout: Layout) -> Survey:
             "folder with one of the shards, then write the address into params.yaml as `path` of the source"
         )
     folder = expanded(given.path).resolve()
-    if folder.is_file() and folder.suffix.lower() in TABLES and not given.shards:
+    if folder.is_file() and folder.suffix.lower() in NAMED_TABLES and not given.shards:
         given, folder = replace(given, table=given.table or folder), folder.parent
     if not folder.is_dir():
         what = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}")
     if not is_text(str(folder)):
         raise InputError(f"{shown(str(folder))}: params.yaml is UTF-8, and this path is not; rename the folder")
-    source, chosen = _shards(folder, given) if given.shards else _folder(folder, given)
+    source, chosen = _shards(folder, given) if given.shards else folder_source(folder, given)
     found = Survey(_name(folder.name), source)
     found.facts |= chosen
     scale = 1.0
@@ -240,134 +214,6 @@ def _name(folder: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", folder).strip("-")[:LONGEST] or "pictures"
 
 
-def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
-    """The source of a folder of pictures, and what was chosen."""
-    names = Walk(folder, False, Problems(), Unused()).files
-    pictures = [name for name in names if is_picture(name)]
-    tables = [_given_table(given.table)] if given.table else tables_among(folder, names)
-    base = folder
-    chosen = choose_columns(tables, base, pictures, given.image_column, given.caption_column) if tables else None
-    for table in [] if chosen else tables:  # whose names may begin with the folder's
-        if folder.is_relative_to(table.parent) and table.parent != folder:
-            above = folder.relative_to(table.parent).as_posix()
-            named = [f"{above}/{name}" for name in pictures]
-            chosen = choose_columns([table], table.parent, named, given.image_column, given.caption_column)
-            if chosen:
-                base = table.parent
-                break
-    language = given.language or "en"
-    if chosen:
-        return _table_source(base, chosen, language)
-    if (given.table or not pictures) and (listing := lists_addresses(tables)):
-        raise InputError(
-            f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
-            "--demo, then replace its sources in params.yaml by one of `kind: urls` (`flame docs sources`)"
-        )
-    if given.table:
-        such = f", such as {', '.join(pictures[:_NAMED])}" if pictures else ", which holds none"
-        raise InputError(
-            f"no row of {given.table} names a picture of {folder}{such}{_what_fits(tables, folder, pictures, given)}"
-        )
-    if not pictures:
-        if any(name.endswith(".tar") for name in names):
-            raise InputError(f"{folder} holds tars and no pictures: give it with --shards instead of --images")
-        raise InputError(f"{folder} holds no pictures (.jpg, .png, .webp and the like)")
-    sidecars = Counter(Path(name).suffix.lower() for name in names)
-    told = {"captions": f"beside the pictures ({sidecars['.txt']:,} .txt, {sidecars['.json']:,} .json)"}
-    pictured = set(map(stem_of, pictures))
-    if tables and not any(suffix_of(name) in SIDECARS and stem_of(name) in pictured for name in names):
-        some = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name for path in tables]
-        raise InputError(
-            f"no row of {', '.join(some[:_NAMED])} names a picture of {folder}, which holds "
-            f"{', '.join(pictures[:_NAMED])}: a column must hold those names"
-            f"{_what_fits(tables, folder, pictures, given)}"
-        )
-    if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
-        told["fields not read"] = f"{_quoted(unread)}; {_KEPT}"
-    return FolderSource(kind="folder", path=str(base), language=language), told
-
-
-def _records(folder: Path, names: Sequence[str], pictured: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The first of the records beside pictures, without their captions."""
-    beside = (name for name in names if suffix_of(name) == ".json" and stem_of(name) in pictured)
-    for name in islice(beside, _DECODED):
-        with suppress(OSError, TextError), open_regular(folder / name) as file:
-            yield {field: value for field, value in read_object(file.read()).items() if field != "caption"}
-
-
-def _given_table(table: Path) -> Path:
-    """The table that a person named.
-
-    Raises:
-        InputError: it is none, or not there.
-    """
-    path = expanded(table).resolve()
-    if not path.is_file():
-        raise InputError(f"--table: {path} {'is no file' if path.exists() else 'does not exist'}")
-    if path.suffix.lower() not in TABLES:
-        raise InputError(
-            f"--table: {path} is none of {', '.join(TABLES)}: rename it if it holds rows of such a kind, else save it "
-            "as .csv with the columns image and caption"
-        )
-    return path
-
-
-def _what_fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> str:
-    """What to do about tables that name no picture of the folder.
-
-    Another folder is named if a table names pictures relative to it, as Hugging Face's do; else a name that differs
-    only in its folders, suffix or case.
-    """
-    folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures)
-    for table in tables[:_TRIED]:
-        places = [table.parent, *(folder / name for name, _ in folders.most_common(_TRIED))]
-        for place in dict.fromkeys(place for place in places if place != folder and place.is_relative_to(folder)):
-            above = f"{place.relative_to(folder).as_posix()}/"
-            named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
-            with suppress(InputError, ParamsError):
-                if choose_columns([table], place, named, given.image_column, given.caption_column):
-                    told = f"--images {shlex.quote(str(place))} --table {shlex.quote(str(table))}"
-                    return f". {table.name} fits the pictures below {place}: give it with {told}"
-    near = nearly_named(tables[:_TRIED], pictures)
-    return f". {near}: names must be relative to the folder, with their suffix" if near else ""
-
-
-def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSource, dict[str, str]]:
-    inside = chosen.table.is_relative_to(base)
-    source = FolderSource(
-        kind="folder",
-        path=str(base),
-        table=chosen.table.relative_to(base).as_posix() if inside else str(chosen.table),
-        encoding=chosen.encoding,
-        image_column=chosen.image,
-        caption_column=chosen.caption,
-        language=language,
-    )
-    told = {
-        "captions": f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
-    }
-    if chosen.encoding != "utf-8":
-        told["encoding"] = f"{chosen.encoding}, since {chosen.table.name} is not UTF-8" + (
-            f"; but {chosen.mixed:,} of its first lines are, and their letters come out wrong: write the whole file "
-            "in UTF-8"
-            if chosen.mixed
-            else ""
-        )
-    if chosen.unread:
-        told["columns not read"] = (
-            f"{_quoted(chosen.unread)}; captions of several languages stand in one column, a row per caption and its "
-            f"code in a column `language`; {_KEPT}"
-        )
-    return source, told
-
-
-_KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return f"{', '.join(map(repr, names[:_NAMED]))}{', ...' if len(names) > _NAMED else ''}"
-
-
 def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str]]:
     """The source of a folder of shards, and what was chosen."""
     pattern = next((each for each in ("*.tar", "**/*.tar") if next(folder.glob(each), None)), None)
@@ -395,5 +241,5 @@ def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str
         source = source.model_copy(update={"caption_field": name})
         told = {"captions": f"field {name!r} of the .json of each sample"}
     if unread := unread_fields(records, name):
-        told["fields not read"] = f"{_quoted(unread)}; {_KEPT}"
+        told["fields not read"] = f"{quoted(unread)}; {KEPT}"
     return source, told

@@ -128,10 +128,24 @@ def test_a_list_of_addresses_is_known_with_a_header_and_without(tmp_path):
     assert lists_addresses([tmp_path / "list.csv"]) == tmp_path / "list.csv"
 
 
-def test_a_table_without_header_or_captions_is_told(tmp_path):
-    write_csv(tmp_path / "bare.csv", ["sub/a.jpg", "a bird"], [[name, "a bird"] for name in PICTURES[1:]])
-    with pytest.raises(InputError, match="has no header: its first line must name the columns"):
-        chosen(tmp_path, "bare.csv")
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        (["{}", 'a small, "red" bird'], ("image", "caption")),
+        (["a small, red bird", "{}#0"], ("caption", "image")),
+        (["7", "{}", "a small bird"], ("column1", "image", "column3")),
+    ],
+)
+def test_columns_of_a_table_without_a_header_get_names(tmp_path, delimiter, row, columns):
+    rows = [[cell.format(name) for cell in row] for name in PICTURES]
+    write_csv(tmp_path / "bare.csv", rows[0], rows[1:], delimiter)
+    found = choose_columns([tmp_path / "bare.csv"], tmp_path, PICTURES)
+    caption = columns[max(range(len(row)), key=lambda place: len(row[place]))]
+    assert (found.headless, found.image, found.caption, found.delimiter) == (columns, "image", caption, delimiter)
+
+
+def test_a_table_without_captions_is_told(tmp_path):
     write_csv(tmp_path / "t.csv", ["file", "width"], [[name, "640"] for name in PICTURES])
     with pytest.raises(InputError, match=r"captions is not clear \(width\): name it with --caption-column"):
         chosen(tmp_path, "t.csv")

@@ -91,14 +91,14 @@ def test_a_table_that_calls_pictures_otherwise_is_told_with_an_example(pictures,
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("captions.txt", "captions.txt is none of .csv, .tsv, .jsonl, .parquet: rename it"),
+        ("captions.odt", "captions.odt is none of .csv, .tsv, .jsonl, .parquet, .json, .txt, .token: rename it"),
         ("captions.xlsx", "save it as .csv with the columns image and caption"),
         ("gone.csv", "gone.csv does not exist"),
         ("my pictures", "my pictures is no file"),
     ],
 )
 def test_a_table_that_is_none_is_told_as_that(pictures, layout, name, message):
-    for each in ("captions.txt", "captions.xlsx"):
+    for each in ("captions.odt", "captions.xlsx"):
         (pictures.parent / each).write_text("image,caption\n00.jpg,a bird\n")
     with pytest.raises(InputError, match=f"--table: .*{message}"):
         survey(Given(pictures, table=pictures.parent / name), layout)
@@ -203,7 +203,8 @@ def test_data_that_cannot_be_used_are_told_with_what_to_do(pictures, layout, mak
 
 
 @pytest.mark.parametrize("table", ["train/metadata.csv", "results.csv", "notes/deep/results.csv"])
-def test_a_table_that_names_pictures_from_a_folder_inside_on_is_told_with_that_folder(pictures, layout, table):
+def test_a_table_that_names_pictures_from_a_folder_inside_on(pictures, layout, table):
+    """It is taken if all pictures are in that folder; else the folder is told."""
     (pictures / "train").mkdir()
     for path in pictures.glob("*.jpg"):
         path.rename(pictures / "train" / path.name)
@@ -211,6 +212,10 @@ def test_a_table_that_names_pictures_from_a_folder_inside_on_is_told_with_that_f
     place.parent.mkdir(parents=True, exist_ok=True)
     write_table(place, [(f"{number:02d}.jpg", "a bird") for number in range(24)])
     (pictures / "README.txt").write_text("no caption of any picture")
+    found = survey(Given(pictures), layout)
+    assert (found.usable, found.source.path) == (24, str(pictures / "train"))
+    (pictures / "test").mkdir()
+    (pictures / "test/other.jpg").write_bytes(jpeg(99))
     with pytest.raises(InputError) as told:
         survey(Given(pictures), layout)
     assert f"no row of {table} names a picture" in str(told.value)

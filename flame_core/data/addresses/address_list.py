@@ -14,13 +14,11 @@ from typing import Any
 from flame_core.data.addresses.attempts import address_key
 from flame_core.data.addresses.sorted_list import Address
 from flame_core.data.sources import Problem
-from flame_core.data.sources.delimited import headless_rows
 from flame_core.data.sources.listing_writer import plain
-from flame_core.data.sources.table import LONGEST, Row, Table, read_table
+from flame_core.data.sources.table import TEXTS, Row, Table, read_table
 from flame_core.data.sources.table_files import kind_of_table, unpacked
-from flame_core.data.text_files import TextError, text_lines, undecoded
+from flame_core.data.text_files import text_lines
 from flame_core.digest import canonical_json
-from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 
 LIST = "list of addresses"
@@ -68,6 +66,7 @@ class ListReader:
 
     def _rows(self, place: Path, path: Path) -> Iterator[tuple[int, Row]]:
         params = self.params
+        delimited = kind_of_table(path) in (".csv", ".tsv", *TEXTS)
         others = (params.licence_column, params.sha256_column, params.md5_column, *params.keep_columns)
         table = Table(
             path=place,
@@ -79,15 +78,11 @@ class ListReader:
             problems=self.problems,
             named=path,
             text_column=params.url_column,
+            columns=params.columns if delimited else None,
         )
-        if kind_of_table(path) not in (".csv", ".tsv"):
-            yield from read_table(table)
-        elif params.columns is None:
+        if delimited and params.columns is None:
             _require_header(table)
-            yield from read_table(table)
-        else:
-            table.require(params.columns, " (`columns` of the source)")
-            yield from _headless(table, params.columns)
+        yield from read_table(table)
 
 
 def _require_header(table: Table) -> None:
@@ -98,30 +93,6 @@ def _require_header(table: Table) -> None:
         url, caption = table.needed[:2]
         names = ", ".join(url if "://" in cell else caption for cell in cells[:2])
         table.refuse(f"has no header: its first line is a row already. Name its columns in the source: [{names}]")
-
-
-def _headless(table: Table, columns: list[str]) -> Iterator[tuple[int, Row]]:
-    """Rows of a file without a header; in a .tsv, quotes are characters like others."""
-    if len(set(columns)) < len(columns):
-        raise InputError("`columns` of the source names a column twice")
-    if table.delimiter != "\t":
-        yield from headless_rows(table, ",", columns)
-        return
-    wanted = {name: columns.index(name) for name in table.wanted}
-    try:
-        for number, line in enumerate(text_lines(table.path), start=1):
-            line = line.rstrip("\r\n")
-            if not line:
-                continue
-            cells = line.split("\t")
-            if undecoded(line):
-                table.damaged(f"row {number}", "is not UTF-8")
-            elif len(cells) != len(columns) or max(map(len, cells)) > LONGEST:
-                table.damaged(f"row {number}", f"has {len(cells)} fields, and `columns` names {len(columns)}")
-            else:
-                yield number, {name: cells[place] for name, place in wanted.items()}
-    except TextError as error:
-        table.refuse(f"cannot be read: {error}")
 
 
 def _finite(value: Any) -> Any:

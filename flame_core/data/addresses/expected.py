@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.data.addresses.address_list import LIST
+from flame_core.data.sources.json_rows import document_records
 from flame_core.data.sources.table_files import kind_of_table, table_files
+from flame_core.data.text_files import TextError
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 from flame_core.quantities import duration, size_text
@@ -35,7 +37,7 @@ _LATENCY = 0.4  # seconds per request, assumed; a rate of connections / latency
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a list: exact for .parquet, packed or not; lines for the other kinds.
+    """Rows of a list: exact for .parquet and .json, packed or not; lines for the other kinds.
 
     Raises:
         InputError: there is no list, or a file of it is damaged; names it.
@@ -47,8 +49,14 @@ def count_rows(path: Path) -> int:
 def _rows(path: Path) -> int:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            return _parquet_rows(file) if kind_of_table(path) == ".parquet" else _lines(file)
-    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
+            match kind_of_table(path):
+                case ".parquet":
+                    return _parquet_rows(file)
+                case ".json":
+                    return len(document_records(file, ("url", "caption")))
+                case _:
+                    return _lines(file)
+    except (TextError, EOFError, zlib.error, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk: gzip's and Arrow's own have no number
             raise
         raise InputError(f"{path} is damaged ({error}); copy or download it again") from None

@@ -49,7 +49,7 @@ _DECODERS, _RESOLVERS = 2, 32  # threads
 _AT_ONCE = 4  # units of a process that may be waiting for their last answers
 _POLITE = {"connections", "per_host", "timeout_s", "tries", "contact", "min_success"}  # who waits how long
 _OF_LIST = {"kind", "path", "columns", "url_column", "caption_column", "language", "licence", "licence_column"}
-_OF_LIST |= {"sha256_column", "md5_column", "keep_columns", "max_samples"}
+_OF_LIST |= {"sha256_column", "md5_column", "keep_columns", "max_samples", "split"}
 
 _Ask = Callable[[Batch, Sequence[Visit]], None]
 

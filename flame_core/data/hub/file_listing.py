@@ -19,9 +19,9 @@ from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing_writer import listed_part, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader
+from flame_core.data.sources.splits import in_split
 from flame_core.data.sources.table import Table, read_table
 from flame_core.data.sources.tar_content import read_samples
-from flame_core.data.sources.tar_listing import in_split
 from flame_core.errors import InputError
 from flame_core.params import HubSource
 from flame_core.work import Unit, UnitRecord, WorkCache

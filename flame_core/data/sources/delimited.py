@@ -1,4 +1,4 @@
-"""Reads rows of a delimited text table (`.csv`, `.tsv`) strictly.
+"""Reads rows of a delimited text table (`.csv`, `.tsv`, or a text that is named as one) strictly.
 
 The delimiter is given in params, or is the first of `,`, `;`, tab and `|` with which the header has the needed columns.
 A row must have as many fields as the header, and quotes must enclose whole fields. An unclosed quote would swallow all
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from flame_core.data.sources.table import LONGEST, Row, Table
 from flame_core.data.text_files import TextError, text_lines, undecoded
+from flame_core.errors import InputError
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _LONGEST_RECORD = 1 << 24  # characters
@@ -61,10 +62,48 @@ def delimited_rows(table: Table) -> Iterator[tuple[int, Row]]:
     yield from _strictly(table, _rows(table))
 
 
-def headless_rows(table: Table, delimiter: str, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    """The same of a table whose first line is a row, with the columns that a person named."""
-    lines = _Lines(text_lines(table.path, table.encoding))
-    yield from _strictly(table, _records(table, lines, delimiter, columns, "`columns` names"))
+def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """The same of a table whose first line is a row, with the columns that a person named.
+
+    If the delimiter is not given, it is a tab or else the first with which the first line has as many fields. Quotes are characters
+    like others between tabs, as CC3M, CC12M and Flickr8k are written.
+    """
+    if len(set(columns)) < len(columns):
+        raise InputError("`columns` of the source names a column twice")
+    table.require(columns, " (`columns` of the source)")
+    delimiter = table.delimiter or _delimiter_of(table, len(columns))
+    lines = text_lines(table.path, table.encoding)
+    if delimiter == "\t":
+        yield from _strictly(table, _unquoted(table, lines, columns))
+    else:
+        yield from _strictly(table, _records(table, _Lines(lines), delimiter, columns, "`columns` names"))
+
+
+def _delimiter_of(table: Table, columns: int) -> str:
+    """A tab in a .tsv, else the first delimiter that makes so many fields of the first line."""
+    if table.shown.name.lower().removesuffix(".gz").endswith(".tsv"):
+        return "\t"
+    first = next((line for line in text_lines(table.path, table.encoding) if line.strip()), "").rstrip("\r\n")
+    for delimiter in ("\t", *DELIMITERS):  # captions hold the others
+        fields = first.split(delimiter) if delimiter == "\t" else _fields(first, delimiter)
+        if len(fields) == columns:
+            return delimiter
+    return "," if table.shown.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
+
+
+def _unquoted(table: Table, lines: Iterator[str], columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    places = {name: columns.index(name) for name in table.wanted if name in columns}
+    for number, line in enumerate(lines, start=1):
+        line = line.rstrip("\r\n")
+        if not line:
+            continue
+        cells = line.split("\t")
+        if undecoded(line):
+            table.damaged(f"row {number}", f"is not {table.encoding.upper()}")
+        elif len(cells) != len(columns) or max(map(len, cells)) > LONGEST:
+            table.damaged(f"row {number}", f"has {len(cells)} fields, and `columns` names {len(columns)}")
+        else:
+            yield number, {name: cells[place] for name, place in places.items()}
 
 
 def _strictly(table: Table, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:

@@ -1,14 +1,15 @@
 """Finds the file of a source that a table names, since tables are written on other machines and by hand.
 
-It accepts the exact name, paths with backslashes or `..`, absolute paths inside the source's folder, and names that
-use another Unicode form (NFC, NFD) than the disk. It never takes a similar file for the named one; it only mentions it.
-Nothing outside the list of files is found.
+It accepts the exact name, paths with backslashes or `..`, absolute paths inside the source's folder, names that use
+another Unicode form (NFC, NFD) than the disk, and names with the number of a caption (`1.jpg#0`). It never takes a
+similar file for the named one; it only mentions it. Nothing outside the list of files is found.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,9 @@ class FileNames:
         return f"{said}; its pictures are called like {self._first!r}" if self._first else said
 
 
+_NUMBERED = re.compile(r"(.*[^#])#\d{1,3}", re.DOTALL)  # Flickr8k's and Flickr30k's 1.jpg#0: a caption's number
+
+
 def roots_of(folder: Path) -> list[str]:
     """The absolute paths of a folder: as it is called, and without links."""
     return list(dict.fromkeys((posixpath.normpath(folder.absolute()), os.path.realpath(folder))))
@@ -66,6 +70,8 @@ def spellings(name: str, roots: Iterable[str]) -> Iterator[str]:
                 yield path[len(root.rstrip("/")) + 1 :]
         yield PurePosixPath(text).as_posix()
         yield path
+    if numbered := _NUMBERED.fullmatch(name.strip()):
+        yield from spellings(numbered[1], roots)
 
 
 def _folded(name: str) -> str:

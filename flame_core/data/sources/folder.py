@@ -1,8 +1,8 @@
 """A folder of pictures with captions beside them or in one table, read in place.
 
-Without a table, `bird.jpg` belongs to `bird.txt` (every line that is not blank is a caption) and `bird.json` (an object
-with `caption` or `captions`, see `record.py`). With a table, each row of the `.csv`, `.tsv`, `.jsonl` or `.parquet`
-file has a picture and a caption (`table_pairs.py`). Subfolders give the category only if the source says so. Pictures
+Without a table, `bird.jpg` belongs to `bird.txt` or `bird.caption` (every line that is not blank is a caption) and
+`bird.json` (an object with `caption` or `captions`, see `record.py`). With a table (`table.py`), each row has a picture
+and a caption (`table_pairs.py`). Subfolders give the category only if the source says so. Pictures
 without a caption and captions without a picture are listed too, so that ingest can count and name them; all other files
 are counted by kind (`accounting.py`).
 """
@@ -25,9 +25,10 @@ from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import listed_unit, write_listing
-from flame_core.data.sources.manifest import SIDECARS, make_manifest
+from flame_core.data.sources.manifest import SIDECARS, TEXTS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader, read_object
+from flame_core.data.sources.splits import in_split
 from flame_core.data.sources.table import TABLES, Table, read_table
 from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
@@ -49,9 +50,9 @@ class Folder:
         self._params = params
         self._folder = folder
         self._table = folder / _below(params.table, folder) if params.table else None
-        columns = ("caption", "captions") if params.table is None else (params.caption_column,)
+        fields = ("caption", "captions") if params.table is None else (params.caption_column,)
         self._reader = RecordReader(
-            columns, params.language, params.group_field, params.licence, params.folders_are_categories
+            fields, params.language, params.group_field, params.licence, params.folders_are_categories
         )
 
     def pictures(self, raw: Path) -> Path:
@@ -75,7 +76,7 @@ class Folder:
             )
         problems, unused = Problems(), Unused()
         names, unread = self._names(problems, unused)
-        manifest = make_manifest(self._folder, [self._folder / name for name in names], problems)
+        manifest = make_manifest(self._folder, [self._folder / name for name in names], problems, self._table)
         unread |= {name for name in set(names) - {entry.path for entry in manifest} if is_picture(name)}
         inputs = {
             "params": self._params.identity,
@@ -139,6 +140,7 @@ class Folder:
                 about["table"] = asdict(entry)
         else:
             pairs = self._sidecar_pairs(files, problems, unused, unread)
+        pairs = ((in_split(pair, self._params.split), records) for pair, records in pairs)
         record = write_listing(
             folder,
             root,
@@ -156,7 +158,14 @@ class Folder:
         params = self._params
         needed = (params.image_column, params.caption_column, *filter(None, [params.group_field]), *params.keep_columns)
         return Table(
-            path, params.image_column, needed, self._reader.fields, params.encoding, params.delimiter, problems
+            path=path,
+            picture_column=params.image_column,
+            needed=needed,
+            others=self._reader.fields,
+            encoding=params.encoding,
+            delimiter=params.delimiter,
+            problems=problems,
+            columns=params.columns,
         )
 
     def _image(self, entry: SourceFile) -> ImageRef:
@@ -176,13 +185,13 @@ class Folder:
             for name in names["sidecars"]:
                 try:
                     content = self._content(name)
-                    if suffix_of(name) == ".txt":
+                    if suffix_of(name) in TEXTS:
                         lines = decode_text(content, self._params.encoding).splitlines()
                         texts += [line for line in lines if line.strip()]
                     else:
                         records.append(read_object(content, self._params.encoding))
                 except TextError as error:
-                    reason = "damaged_text" if suffix_of(name) == ".txt" else "damaged_file"
+                    reason = "damaged_text" if suffix_of(name) in TEXTS else "damaged_file"
                     problems.append(Problem(name, reason, str(error)))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None

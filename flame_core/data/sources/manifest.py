@@ -14,16 +14,22 @@ from flame_core.files.regular_files import size_and_sha256
 from flame_core.names import printable
 from flame_core.settings import settings
 
-SIDECARS = frozenset({".txt", ".json"})
+TEXTS = frozenset({".txt", ".caption"})  # a caption per line
+SIDECARS = TEXTS | {".json"}
 LARGEST_TEXT, LARGEST_PICTURE = 1 << 26, 1 << 30  # bytes: whole files are held in memory
 _ANY = 1 << 62
 
 
-def make_manifest(folder: Path, files: Sequence[Path], problems: list[Problem]) -> list[SourceFile]:
-    """The manifest of `files` below `folder`, in their order; unreadable files become `problems`."""
+def make_manifest(
+    folder: Path, files: Sequence[Path], problems: list[Problem], table: Path | None = None
+) -> list[SourceFile]:
+    """The manifest of `files` below `folder`, in their order; unreadable files become `problems`.
+
+    A `table` may be larger than the text of a picture.
+    """
     entries: list[SourceFile] = []
     with ThreadPoolExecutor(settings().workers) as pool, reporting.progress("read files", len(files), "file") as bar:
-        for path, entry in zip(files, pool.map(lambda path: _entry(folder, path), files), strict=True):
+        for path, entry in zip(files, pool.map(lambda path: _entry(folder, path, path == table), files), strict=True):
             if isinstance(entry, SourceFile):
                 entries.append(entry)
             else:
@@ -32,11 +38,11 @@ def make_manifest(folder: Path, files: Sequence[Path], problems: list[Problem]) 
     return entries
 
 
-def _entry(folder: Path, path: Path) -> SourceFile | str:
+def _entry(folder: Path, path: Path, any_size: bool) -> SourceFile | str:
     name = path.relative_to(folder).as_posix()
     try:
         name.encode()
-        return SourceFile(name, *size_and_sha256(path, _largest(name)))
+        return SourceFile(name, *size_and_sha256(path, _ANY if any_size else _largest(name)))
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     except OSError as error:

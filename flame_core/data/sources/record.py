@@ -2,8 +2,9 @@
 
 Captions may be a text, a list of texts, {language: text or list}, or one of these written as text (JSON, or a list as
 Python prints it). In a list, or with keys that are no languages, a mapping is a record of its own, whose caption is in
-`caption`, `raw` or `text`. Other known fields are `title`, `keywords`,
-`category`, `licence` (or `license`), `language` (or `lang`) and `split` (words in `splits.py`); all others are ignored.
+`caption`, `raw` or `text`. Of a conversation (LLaVA's {from, value}, or {role, content}) the first answer counts. Other
+known fields are `title`, `keywords`, `category`, `licence` (or `license`), `language` (or `lang`) and `split` (words in
+`splits.py`); all others are ignored.
 A value that none of these fields reads, such as a `category` that is a list, is counted as `unread_value`.
 """
 
@@ -24,7 +25,7 @@ from flame_core.data.text_files import TextError, decode_text
 from flame_core.language_names import is_language, meant_code
 
 _OF_RECORD = ("caption", "raw", "text")  # the fields of a record in a list that may hold its caption
-RECORDS = 4  # version of this reading; listings of sources depend on it
+RECORDS = 5  # version of this reading; listings of sources depend on it
 _DEEPEST = 32  # levels of nested lists and objects in a JSON object
 
 
@@ -153,6 +154,8 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> lis
                 left += [(texts, meant_code(str(code)), False) for code, texts in reversed(list(value.items()))]
             else:
                 unread.append(value)
+        elif (answer := answer_of(value)) is not None:
+            left.append((answer, language, in_list))
         elif isinstance(value, list | tuple):
             left += [(item, language, True) for item in reversed(value)]
         elif isinstance(value, str):
@@ -164,6 +167,17 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> lis
         else:
             unread.append(value)
     return unread
+
+
+def answer_of(value: Any) -> str | None:
+    """The first answer of a conversation with a model; None if `value` is none, or has no answer."""
+    if not isinstance(value, list | tuple):
+        return None
+    for turn in value:
+        match turn:
+            case {"from": "gpt" | "assistant", "value": str(said)} | {"role": "assistant", "content": str(said)}:
+                return said
+    return None
 
 
 def _written(text: str) -> list[str] | dict[str, Any] | None:
@@ -204,14 +218,29 @@ def _text(value: Any) -> str | None:
     return None
 
 
+def read_json(content: bytes | str, encoding: str = "utf-8") -> Any:
+    """The JSON in `content`, which is in UTF-8, UTF-16 or UTF-32, or in the given encoding.
+
+    Raises:
+        TextError: `content` is no JSON, or is nested far too deeply.
+    """
+    try:
+        return json.loads(_decoded(content, encoding))
+    except RecursionError:
+        raise TextError(f"nested more than {_DEEPEST} deep") from None
+    except TextError:
+        raise
+    except ValueError as error:
+        raise TextError(f"not JSON: {error}") from None
+
+
 def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]:
     """The JSON object in `content`, which is in UTF-8, UTF-16 or UTF-32, or in the given encoding.
 
     Raises:
         TextError: `content` is not a JSON object, or is nested too deeply.
     """
-    if isinstance(content, bytes):
-        content = decode_text(content, json.detect_encoding(content) if encoding == "utf-8" else encoding)
+    content = _decoded(content, encoding)
     try:
         value = json.loads(content)
     except RecursionError:
@@ -220,15 +249,21 @@ def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]
         raise TextError("not a JSON object") from None
     if not isinstance(value, dict):
         raise TextError("not a JSON object")
-    if content.count("[") + content.count("{") > _DEEPEST and _deeper(value, _DEEPEST):
+    if content.count("[") + content.count("{") > _DEEPEST and too_deep(value):
         raise TextError(f"nested more than {_DEEPEST} deep")
     return value
 
 
-def _deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects are nested more than `most` deep."""
+def _decoded(content: bytes | str, encoding: str) -> str:
+    if isinstance(content, str):
+        return content
+    return decode_text(content, json.detect_encoding(content) if encoding == "utf-8" else encoding)
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested more deeply than in any record."""
     level = [value]
-    for _ in range(most):
+    for _ in range(_DEEPEST):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
         level = [item for items in inner for item in items if isinstance(item, dict | list)]
     return bool(level)

@@ -8,7 +8,11 @@ split. The listing keeps them under that word, and ingest counts them as `other_
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
+
+from flame_core.data.shards import SPLITS, Split
+from flame_core.data.sources import RawPair
 
 _WORDS = {
     **dict.fromkeys(("train", "training", "trn", "restval"), "train"),
@@ -25,6 +29,12 @@ def split_of(values: Iterable[Any]) -> str | None:
     words = dict.fromkeys(word for value in values if (word := _word(value)))
     splits = dict.fromkeys(_WORDS.get(word, word) for word in words)
     return ", ".join(words if len(splits) > 1 else splits) or None
+
+
+def in_split(pair: RawPair, split: Split | None) -> RawPair:
+    """A pair of a file or source that is all in `split`, if that is given; what its record keeps apart stays so."""
+    left_out = pair.split not in (None, *SPLITS) and split != "val"
+    return pair if split is None or left_out else replace(pair, split=split)
 
 
 def _word(value: Any) -> str:

@@ -1,11 +1,14 @@
-"""Reads rows of a table of captions (`.csv`, `.tsv`, `.jsonl` or `.parquet`), with only the wanted columns.
+"""Reads rows of a table of captions, with only the wanted columns.
+
+A `.csv`, `.tsv`, `.jsonl` or `.parquet` is a table wherever it lies. A `.json`, and a delimited text called `.txt` or
+`.token`, may as well belong to one picture, so they are tables only where params name them.
 
 A row that cannot be read completely is a problem `damaged_row` with its number, never a row with missing values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +20,8 @@ from flame_core.errors import InputError
 from flame_core.names import printable
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+TEXTS = (".txt", ".token")  # delimited
+NAMED_TABLES = (*TABLES, ".json", *TEXTS)
 LONGEST = 1 << 20  # characters of a cell
 Row = dict[str, Any]
 
@@ -26,7 +31,7 @@ class Table:
     """A table to read: `needed` columns must exist, `others` are optional.
 
     The picture's column, if there is one, may hold bytes, and the text column, if there is one, only texts. Messages
-    call the file `named`, if it was packed.
+    call the file `named`, if it was packed. `columns` are those of a delimited text without a header.
     """
 
     path: Path
@@ -38,6 +43,7 @@ class Table:
     problems: list[Problem]
     named: Path | None = None
     text_column: str | None = None
+    columns: Sequence[str] | None = None
 
     @property
     def shown(self) -> Path:
@@ -91,23 +97,30 @@ def read_table(table: Table) -> Iterator[tuple[int, Row]]:
     Raises:
         InputError: the file is of another kind, damaged as a whole, or lacks a needed column.
     """
-    match table.path.suffix.lower():
-        case ".csv" | ".tsv":
-            from flame_core.data.sources.delimited import delimited_rows
+    suffix = table.path.suffix.lower()
+    if table.columns is not None and suffix not in (".csv", ".tsv", *TEXTS):
+        table.refuse("names its columns itself: leave out `columns`")
+    match suffix:
+        case ".csv" | ".tsv" | ".txt" | ".token":
+            from flame_core.data.sources.delimited import delimited_rows, headless_rows
 
-            yield from delimited_rows(table)
+            yield from delimited_rows(table) if table.columns is None else headless_rows(table, table.columns)
         case ".jsonl":
-            yield from _json_rows(table)
+            yield from _lines(table)
+        case ".json":
+            from flame_core.data.sources.json_rows import json_rows
+
+            yield from json_rows(table)
         case ".parquet":
             from flame_core.data.sources.parquet_rows import parquet_rows
 
             yield from parquet_rows(table)
-        case suffix:
+        case _:
             kind = suffix or "without a suffix"
-            table.refuse(f"must be .csv, .tsv, .jsonl or .parquet, not {kind}; unpack a compressed table first")
+            table.refuse(f"must be {', '.join(NAMED_TABLES)}, not {kind}; unpack a compressed table first")
 
 
-def _json_rows(table: Table) -> Iterator[tuple[int, Row]]:
+def _lines(table: Table) -> Iterator[tuple[int, Row]]:
     columns: set[str] = set()
     try:
         for number, line in enumerate(text_lines(table.path, table.encoding), start=1):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flame_core.data.sources.table import TABLES
+from flame_core.data.sources.table import NAMED_TABLES, TABLES
 from flame_core.errors import InputError
 from flame_core.files.regular_files import is_hidden
 
@@ -22,13 +22,13 @@ def table_files(path: Path, what: str) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    kinds = f"{', '.join(TABLES)}, each also with .gz"
+    kinds = f"{', '.join(NAMED_TABLES)}, each also with .gz"
     if path.is_dir():
-        own = (each for each in path.iterdir() if not is_hidden(each.name) and kind_of_table(each))
-        files = sorted(each for each in own if each.is_file())
-        if not files:
-            raise InputError(f"{path} holds no {what} ({kinds})")
-        return files
+        own = {each: kind for each in path.iterdir() if not is_hidden(each.name) and (kind := kind_of_table(each))}
+        for among in (TABLES, (".json",)):  # which may say something about tables, where there are any
+            if files := sorted(each for each, kind in own.items() if kind in among and each.is_file()):
+                return files
+        raise InputError(f"{path} holds no {what} ({', '.join((*TABLES, '.json'))}, each also with .gz)")
     if not path.is_file():
         why = "is neither a file nor a folder" if path.exists() or path.is_symlink() else "does not exist"
         raise InputError(f"{path} {why}; `path` must name a {what}, or their folder")
@@ -40,7 +40,7 @@ def table_files(path: Path, what: str) -> list[Path]:
 def kind_of_table(path: Path) -> str | None:
     """`.tsv` for `a.tsv` and `a.tsv.gz`; None if it is no table."""
     name = path.name.lower().removesuffix(".gz")
-    return next((suffix for suffix in TABLES if name.endswith(suffix)), None)
+    return next((suffix for suffix in NAMED_TABLES if name.endswith(suffix)), None)
 
 
 @contextmanager
@@ -72,14 +72,14 @@ def unpacked(path: Path, scratch: Path) -> Iterator[Path]:
 
 @contextmanager
 def beginning(path: Path, scratch: Path) -> Iterator[Path | None]:
-    """The file itself, or the first lines of what gzip packed in it; None of a packed .parquet, which has none.
+    """The file itself, or the first lines of what gzip packed in it; None of packed kinds that have none.
 
     Raises:
         InputError: it is damaged.
     """
     if path.suffix.lower() != ".gz":
         yield path
-    elif kind_of_table(path) == ".parquet":
+    elif kind_of_table(path) in (".parquet", ".json"):
         yield None
     else:
         place = scratch / path.name[:-3]

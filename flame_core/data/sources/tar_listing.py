@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from flame_core.data.forgotten import NOTHING, Forgotten
-from flame_core.data.shards import SPLITS, Split
+from flame_core.data.shards import Split
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import Records
@@ -16,6 +16,7 @@ from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.listing_writer import listed_part, write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
+from flame_core.data.sources.splits import in_split
 from flame_core.data.sources.tar_content import read_samples
 from flame_core.params import WebdatasetSource
 from flame_core.work import Unit, UnitRecord, WorkCache
@@ -75,9 +76,3 @@ def _pairs(task: TarTask, problems: Problems, unused: Unused) -> Iterator[tuple[
         key = safe_key(f"{name.rpartition('.')[0]}/{sample.key}")
         pair = reader.pair(key, sample.image, sample.records, texts=sample.texts, unused=unused)
         yield replace(in_split(pair, task.split), unread=sample.unread), sample.records
-
-
-def in_split(pair: RawPair, split: Split | None) -> RawPair:
-    """A pair of a file whose samples are all in `split`, if that is given; what its record keeps apart stays so."""
-    left_out = pair.split not in (None, *SPLITS) and split != "val"
-    return pair if split is None or left_out else replace(pair, split=split)

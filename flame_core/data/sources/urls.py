@@ -40,6 +40,7 @@ from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.listing import SOURCE
 from flame_core.data.sources.listing_writer import write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
+from flame_core.data.sources.splits import in_split
 from flame_core.data.sources.table_files import table_files
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError
@@ -165,6 +166,7 @@ class Urls:
             "lists": [file_sha256(path) for path in self._lists],
             "params": self._params.model_dump(include={"language", "licence", "keep_columns"}),
             **({"alike": sorted(alike)} if alike else {}),
+            **({"split": self._params.split} if self._params.split else {}),
             **self._forgotten.identity,
         }
         unit = work.get(inputs, lambda folder: self._list(folder, addresses, tars, lists, alike))
@@ -202,7 +204,8 @@ class Urls:
                         image = ImageRef(folder / name, row["offset"], row["size"], row["sha256_stored"])
                         records = address.records
                         columns = [record.get("columns") or {} for record in records]
-                        yield reader.pair(address.key, image, records, unused=unused), columns
+                        pair = reader.pair(address.key, image, records, unused=unused)
+                        yield in_split(pair, self._params.split), columns
                 attempts.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
         with pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts:

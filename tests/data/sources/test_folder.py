@@ -152,7 +152,7 @@ def test_damaged_rows_are_problems(folder: Path):
     [
         ("t.csv", "image,text\na.png,x\n", "no column 'caption'; it has image, text"),
         ("t.csv", "", "no column 'image'"),
-        ("t.txt", "image\tcaption\n", "must be .csv, .tsv, .jsonl or .parquet"),
+        ("t.xlsx", "image\tcaption\n", "must be .csv, .tsv, .jsonl, .parquet, .json, .txt, .token, not .xlsx"),
         ("t.csv.gz", "", "unpack a compressed table first"),
         ("t.parquet", "PAR1 no", "not a readable parquet file"),
         (None, "", "does not exist"),

@@ -32,7 +32,12 @@ READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
         ({"captions": [{"raw": "A man", "tokens": ["a", "man"]}, {"raw": "A boy"}]}, {"de": ["A man", "A boy"]}),
         ({"captions": [{"id": 1, "caption": "a boat"}]}, {"de": ["a boat"]}),
         ({"captions": {"id": 1, "caption": "a boat"}}, {"de": ["a boat"]}),
-        ({"captions": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a boat"}]}, {}),
+        (
+            {"captions": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a boat"}]},
+            {"de": ["a boat"]},
+        ),
+        ({"captions": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a"}]}, {"de": ["a"]}),
+        ({"captions": [{"from": "human", "value": "What is it?"}]}, {}),
         ({"captions": [{"en": "One", "fr": "Un"}, "Eins"]}, {"en": ["One"], "fr": ["Un"], "de": ["Eins"]}),
         ({"caption": '["A dog runs.", "A cat."]'}, {"de": ["A dog runs.", "A cat."]}),
         ({"caption": "['A dog\\'s tail', 'A cat']"}, {"de": ["A dog's tail", "A cat"]}),

@@ -1,0 +1,226 @@
+"""Which source reads a folder of pictures: with captions beside them, or with a table, whatever it calls them."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flame_core.data.picture_kinds import is_picture, suffix_of
+from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.keys import stem_of
+from flame_core.data.sources.manifest import SIDECARS
+from flame_core.data.sources.record import read_object
+from flame_core.data.sources.table import NAMED_TABLES
+from flame_core.data.sources.walk import Walk
+from flame_core.data.text_files import TextError
+from flame_core.errors import InputError, ParamsError
+from flame_core.files.regular_files import open_regular
+from flame_core.names import expanded
+from flame_core.params import FolderSource
+from flame_core.project.columns import (
+    Columns,
+    choose_columns,
+    documents_among,
+    lists_addresses,
+    nearly_named,
+    tables_among,
+    unread_fields,
+)
+
+_LOOKED_AT = 100  # records beside pictures
+NAMED = 3
+_TRIED = 10  # tables, and folders of pictures
+KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person said about the data."""
+
+    path: Path
+    shards: bool = False
+    table: Path | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A table, and the folder to which its names of pictures are relative."""
+
+    base: Path
+    columns: Columns
+
+
+def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
+    """The source of a folder of pictures, and what was chosen.
+
+    Raises:
+        InputError: there are no pictures, or their captions are not clear; says what to do.
+    """
+    names = Walk(folder, False, Problems(), Unused()).files
+    pictures = [name for name in names if is_picture(name)]
+    pictured = set(map(stem_of, pictures))
+    captioned = any(suffix_of(name) in SIDECARS and stem_of(name) in pictured for name in names)
+    tables = [_given_table(given.table)] if given.table else tables_among(folder, names)
+    documents = [] if given.table or captioned else documents_among(folder, names, pictured)
+    found = _of_folder(tables, folder, pictures, given) or _of_folder(documents, folder, pictures, given)
+    fits = [] if found or captioned else _fits([*tables, *documents], folder, pictures, given)
+    if len(fits) == 1 and not given.table and _all_below(fits[0].base, folder, pictures):
+        found = fits[0]
+    if found:
+        return _table_source(found.base, found.columns, given.language or "en")
+    if (given.table or not pictures) and (listing := lists_addresses(tables)):
+        raise InputError(
+            f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
+            "--demo, then replace its sources in params.yaml by one of `kind: urls` (`flame docs sources`)"
+        )
+    if given.table:
+        such = f", such as {', '.join(pictures[:NAMED])}" if pictures else ", which holds none"
+        raise InputError(
+            f"no row of {given.table} names a picture of {folder}{such}{_what_to_do(fits, tables, folder, pictures)}"
+        )
+    if not pictures:
+        if any(name.endswith(".tar") for name in names):
+            raise InputError(f"{folder} holds tars and no pictures: give it with --shards instead of --images")
+        raise InputError(f"{folder} holds no pictures (.jpg, .png, .webp and the like)")
+    if (tables or fits) and not captioned:
+        some = [_shown(path, folder) for path in (tables or [fit.columns.table for fit in fits])]
+        raise InputError(
+            f"no row of {', '.join(some[:NAMED])} names a picture of {folder}, which holds "
+            f"{', '.join(pictures[:NAMED])}: a column must hold those names"
+            f"{_what_to_do(fits, tables, folder, pictures)}"
+        )
+    beside = Counter(suffix_of(name) for name in names if suffix_of(name) in SIDECARS)
+    counts = [
+        f"{beside[suffix]:,} {suffix}"
+        for suffix in (".txt", ".json", ".caption")
+        if suffix != ".caption" or beside[suffix]
+    ]
+    told = {"captions": f"beside the pictures ({', '.join(counts)})"}
+    if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
+        told["fields not read"] = f"{quoted(unread)}; {KEPT}"
+    return FolderSource(kind="folder", path=str(folder), language=given.language or "en"), told
+
+
+def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> _Fit | None:
+    """The table whose names are relative to the folder, or begin with the folder's own."""
+    if chosen := _columns(tables, folder, pictures, given):
+        return _Fit(folder, chosen)
+    for table in tables:
+        if folder.is_relative_to(table.parent) and table.parent != folder:
+            above = folder.relative_to(table.parent).as_posix()
+            if chosen := _columns([table], table.parent, [f"{above}/{name}" for name in pictures], given):
+                return _Fit(table.parent, chosen)
+    return None
+
+
+def _fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> list[_Fit]:
+    """The tables whose names are relative to a folder inside, such as that of the table, as Hugging Face's are."""
+    folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures)
+    found: list[_Fit] = []
+    for table in tables[:_TRIED]:
+        places = [table.parent, *(folder / name for name, _ in folders.most_common(_TRIED))]
+        for place in dict.fromkeys(place for place in places if place != folder and place.is_relative_to(folder)):
+            above = f"{place.relative_to(folder).as_posix()}/"
+            named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
+            with suppress(InputError, ParamsError):
+                if named and (chosen := _columns([table], place, named, given)):
+                    found.append(_Fit(place, chosen))
+                    break
+    return found
+
+
+def _columns(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> Columns | None:
+    return choose_columns(tables, folder, pictures, given.image_column, given.caption_column) if tables else None
+
+
+def _all_below(place: Path, folder: Path, pictures: Sequence[str]) -> bool:
+    above = f"{place.relative_to(folder).as_posix()}/"
+    return all(name.startswith(above) for name in pictures)
+
+
+def _what_to_do(fits: Sequence[_Fit], tables: Sequence[Path], folder: Path, pictures: Sequence[str]) -> str:
+    """What to do about tables that name no picture of the folder: name another folder, or correct the names."""
+    if not fits:
+        near = nearly_named(tables[:_TRIED], pictures)
+        return f". {near}: names must be relative to the folder, with their suffix" if near else ""
+    first, *others = fits
+    more = "".join(f"; {fit.columns.table.name} fits those below {fit.base}" for fit in others[:NAMED])
+    sources = ". Each is a source of its own in params.yaml, with `split: val` for the validation part" if more else ""
+    return (
+        f". {first.columns.table.name} fits the pictures below {first.base}{more}{sources}: give it with "
+        f"--images {shlex.quote(str(first.base))} --table {shlex.quote(str(first.columns.table))}"
+    )
+
+
+def _shown(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def _records(folder: Path, names: Sequence[str], pictured: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The first of the records beside pictures, without their captions."""
+    beside = (name for name in names if suffix_of(name) == ".json" and stem_of(name) in pictured)
+    for name in islice(beside, _LOOKED_AT):
+        with suppress(OSError, TextError), open_regular(folder / name) as file:
+            yield {field: value for field, value in read_object(file.read()).items() if field != "caption"}
+
+
+def _given_table(table: Path) -> Path:
+    """The table that a person named.
+
+    Raises:
+        InputError: it is none, or not there.
+    """
+    path = expanded(table).resolve()
+    if not path.is_file():
+        raise InputError(f"--table: {path} {'is no file' if path.exists() else 'does not exist'}")
+    if path.suffix.lower() not in NAMED_TABLES:
+        kinds = ", ".join(NAMED_TABLES)
+        raise InputError(
+            f"--table: {path} is none of {kinds}: rename it if it holds rows of such a kind, else save it as .csv with "
+            "the columns image and caption"
+        )
+    return path
+
+
+def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSource, dict[str, str]]:
+    inside = chosen.table.is_relative_to(base)
+    source = FolderSource(
+        kind="folder",
+        path=str(base),
+        table=chosen.table.relative_to(base).as_posix() if inside else str(chosen.table),
+        encoding=chosen.encoding,
+        delimiter=chosen.delimiter if chosen.headless else None,
+        columns=list(chosen.headless) or None,
+        image_column=chosen.image,
+        caption_column=chosen.caption,
+        language=language,
+    )
+    told = {
+        "captions": f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
+    }
+    if chosen.encoding != "utf-8":
+        told["encoding"] = f"{chosen.encoding}, since {chosen.table.name} is not UTF-8" + (
+            f"; but {chosen.mixed:,} of its first lines are, and their letters come out wrong: write the whole file "
+            "in UTF-8"
+            if chosen.mixed
+            else ""
+        )
+    if chosen.unread:
+        told["columns not read"] = (
+            f"{quoted(chosen.unread)}; captions of several languages stand in one column, a row per caption and its "
+            f"code in a column `language`; {KEPT}"
+        )
+    return source, told
+
+
+def quoted(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:NAMED]))}{', ...' if len(names) > NAMED else ''}"

@@ -1,0 +1,282 @@
+"""Captions in the files in which well-known data sets are published, beside or above a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flame_core.data.sources import RawPair
+from flame_core.data.sources.folder import Folder
+from flame_core.data.sources.listing import read_pairs, read_source
+from flame_core.errors import InputError
+from flame_core.params import FolderSource
+from flame_core.work import WorkCache
+from tests.data.drawings import png
+
+NAMES = [f"{number}.png" for number in range(4)]
+TEXTS = {name: [f'A "drawing", the number {name[0]}', f"Drawing {name[0]}."] for name in NAMES}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "set/images").mkdir(parents=True)
+    for number, name in enumerate(NAMES):
+        (tmp_path / "set/images" / name).write_bytes(png(number))
+    return tmp_path / "set"
+
+
+def listed(root: Path, path: str = "images", **params: Any) -> tuple[dict[str, RawPair], dict[str, Any]]:
+    source = Folder(FolderSource(kind="folder", path="unused", **params), root / path)
+    unit = source.download(WorkCache(root.parent / "work", "download"))
+    return {pair.key: pair for pair in read_pairs(unit.folder, root / path)}, read_source(unit.folder)
+
+
+def write_json(path: Path, document: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+def coco(root: Path) -> dict[str, Any]:
+    images = [{"id": 10 + number, "file_name": name, "height": 9} for number, name in enumerate(NAMES)]
+    rows = [(10 + number, text) for number, name in enumerate(NAMES) for text in TEXTS[name]]
+    annotations = [{"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(rows)]
+    document = {"info": {}, "licenses": [{"id": 1}], "images": images, "annotations": annotations}
+    write_json(root / "annotations/captions_train2017.json", document)
+    return {"table": "../annotations/captions_train2017.json", "image_column": "file_name"}
+
+
+def karpathy(root: Path) -> dict[str, Any]:
+    images = [
+        {"filename": name, "split": "restval", "imgid": number, "sentences": [{"raw": text} for text in TEXTS[name]]}
+        for number, name in enumerate(NAMES)
+    ]
+    write_json(root / "dataset_flickr8k.json", {"images": images, "dataset": "flickr8k"})
+    return {"table": "../dataset_flickr8k.json", "image_column": "filename", "caption_column": "sentences"}
+
+
+def karpathy_of_coco(root: Path) -> dict[str, Any]:
+    images = [
+        {"filepath": "images", "filename": name, "sentences": [{"raw": text} for text in TEXTS[name]]} for name in NAMES
+    ]
+    write_json(root / "dataset_coco.json", {"images": images})
+    return {"path": ".", "table": "dataset_coco.json", "image_column": "filename", "caption_column": "sentences"}
+
+
+def flickr_token(root: Path) -> dict[str, Any]:
+    rows = [f"{name}#{number}\t{text}\n" for name in NAMES for number, text in enumerate(TEXTS[name])]
+    (root / "Flickr8k.token.txt").write_text("".join(rows))
+    return {"table": "../Flickr8k.token.txt", "columns": ["image", "caption"]}
+
+
+def flickr30k(root: Path) -> dict[str, Any]:
+    rows = [f"{name}| {number}| {text}\n" for name in NAMES for number, text in enumerate(TEXTS[name])]
+    (root / "results.csv").write_text("image_name| comment_number| comment\n" + "".join(rows))
+    return {"table": "../results.csv", "image_column": "image_name", "caption_column": " comment"}
+
+
+def kaggle(root: Path) -> dict[str, Any]:
+    quoted = {name: [text.replace('"', '""') for text in texts] for name, texts in TEXTS.items()}
+    rows = [f'{name},"{text}"\n' for name in NAMES for text in quoted[name]]
+    (root / "captions.txt").write_text("image,caption\n" + "".join(rows))
+    return {"table": "../captions.txt"}
+
+
+def records(root: Path) -> dict[str, Any]:
+    write_json(root / "train.json", [{"image": name, "caption": TEXTS[name]} for name in NAMES])
+    return {"table": "../train.json"}
+
+
+def records_under_a_name(root: Path) -> dict[str, Any]:
+    document = {"version": 1, "data": [{"image": name, "caption_str": text} for name in NAMES for text in TEXTS[name]]}
+    write_json(root / "textcaps.json", document)
+    return {"table": "../textcaps.json", "caption_column": "caption_str"}
+
+
+def by_name(root: Path) -> dict[str, Any]:
+    write_json(root / "captions.json", TEXTS)
+    return {"table": "../captions.json"}
+
+
+def by_name_with_fields(root: Path) -> dict[str, Any]:
+    write_json(root / "captions.json", {name: {"caption": TEXTS[name], "width": 9} for name in NAMES})
+    return {"table": "../captions.json", "image_column": "file"}
+
+
+def pandas_columns(root: Path) -> dict[str, Any]:
+    rows = [(name, text) for name in NAMES for text in TEXTS[name]]
+    columns = {name: {str(number): row[place] for number, row in enumerate(rows)} for place, name in enumerate("ab")}
+    write_json(root / "frame.json", columns)
+    return {"table": "../frame.json", "image_column": "a", "caption_column": "b"}
+
+
+def lists_of_columns(root: Path) -> dict[str, Any]:
+    write_json(root / "columns.json", {"image": NAMES, "caption": [TEXTS[name] for name in NAMES]})
+    return {"table": "../columns.json"}
+
+
+@pytest.mark.parametrize(
+    "publish",
+    [
+        coco,
+        karpathy,
+        karpathy_of_coco,
+        flickr_token,
+        flickr30k,
+        kaggle,
+        records,
+        records_under_a_name,
+        by_name,
+        by_name_with_fields,
+        pandas_columns,
+        lists_of_columns,
+    ],
+)
+def test_every_caption_of_every_picture_is_there(root: Path, publish: Callable[[Path], dict[str, Any]]):
+    params = publish(root)
+    pairs, about = listed(root, **params)
+    above = "images/" if params.get("path") == "." else ""
+    assert {key: [text.strip() for text in pair.captions["en"]] for key, pair in pairs.items()} == {
+        f"{above}{name[0]}": TEXTS[name] for name in NAMES
+    }
+    assert all(pair.image for pair in pairs.values()) and not about["problems"]
+    assert {pair.split for pair in pairs.values()} == {"train" if publish is karpathy else None}
+
+
+def test_an_image_of_coco_without_a_caption_and_a_caption_without_an_image(root: Path):
+    params = coco(root)
+    path = root / "annotations/captions_train2017.json"
+    document = json.loads(path.read_text())
+    document["images"] += [{"id": 99, "file_name": "gone.png"}, {"id": 10, "file_name": "other.png"}]
+    document["annotations"][1]["image_id"] = 1000
+    del document["annotations"][6:]
+    write_json(path, document)
+    pairs, about = listed(root, **params)
+    assert [pair.captions.get("en", []) for pair in pairs.values()] == [
+        TEXTS["0.png"][:1],
+        *map(TEXTS.get, NAMES[1:3]),
+        [],
+        [],
+    ]
+    assert pairs["gone"].image is None and pairs["3"].image is not None
+    assert [problem["detail"] for problem in about["problems"]] == [
+        "image 6 has the id 10 of another one",
+        "annotation 2 is about the image 1000, which `images` does not list",
+    ]
+
+
+def test_the_first_answer_of_a_conversation_is_a_caption(root: Path):
+    said = {
+        name: [
+            {"from": "human", "value": "<image>\nWhat?"},
+            {"from": "gpt", "value": text},
+            {"from": "gpt", "value": "x"},
+        ]
+        for name, (text, _) in TEXTS.items()
+    }
+    write_json(root / "llava.json", [{"id": name, "image": name, "conversations": said[name]} for name in NAMES])
+    pairs, _ = listed(root, table="../llava.json", caption_column="conversations")
+    assert [pair.captions for pair in pairs.values()] == [{"en": TEXTS[name][:1]} for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ('{"images": [', r"t\.json cannot be read: not JSON: .*line 1 column 13"),
+        ("[]", "none of the forms that are read: a list of records"),
+        ("{}", "none of the forms"),
+        ("3", "none of the forms"),
+        ('{"info": 3, "year": 2014}', "none of the forms"),
+        ('{"images": [{"id": 1}], "categories": [{"id": 2}]}', "none of the forms"),
+        ('[{"image": "0.png", "text": "x"}]', "has no column 'caption'; it has image, text"),
+        ("[" * 100_000, "nested more than"),
+        (b'[{"image": "\xff"}]', "is not utf-8"),
+    ],
+)
+def test_documents_that_cannot_be_used(root: Path, document: str | bytes, message: str):
+    (root / "t.json").write_bytes(document if isinstance(document, bytes) else document.encode())
+    with pytest.raises(InputError, match=message):
+        listed(root, table="../t.json")
+
+
+def test_records_that_cannot_be_used_cost_only_themselves(root: Path):
+    deep: Any = "x"
+    for _ in range(40):
+        deep = [deep]
+    document = [{"image": name, "caption": "A drawing"} for name in NAMES]
+    document[1]["caption"], document[2]["caption"] = deep, "x" * (1 << 21)
+    write_json(root / "t.json", [*document, "no record"])
+    pairs, about = listed(root, table="../t.json")
+    assert [key for key, pair in pairs.items() if pair.captions] == ["0", "3"]
+    assert [problem["detail"] for problem in about["problems"]] == [
+        "record 2 is nested too deeply",
+        "record 3 has 2,097,157 characters",
+        "record 5 is no object",
+    ]
+
+
+def test_a_document_is_not_a_table_unless_it_is_named(root: Path):
+    records(root)
+    pairs, _ = listed(root, ".")
+    assert [pair.captions for pair in pairs.values()] == [{}] * 5
+
+
+def test_a_table_may_be_larger_than_the_text_of_a_picture(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flame_core.data.sources.manifest.LARGEST_TEXT", 40)
+    pairs, _ = listed(root, **records(root))
+    assert all(pair.captions for pair in pairs.values())
+
+
+def test_a_document_beyond_the_limit_is_told(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flame_core.data.sources.json_rows.LARGEST", 40)
+    with pytest.raises(InputError, match="it has more than 40 B; a .jsonl is read line by line"):
+        listed(root, **records(root))
+
+
+def test_captions_beside_pictures_as_trainers_of_diffusion_models_write_them(root: Path):
+    for name in NAMES:
+        (root / "images" / f"{name[0]}.caption").write_text("\n".join(TEXTS[name]))
+    pairs, about = listed(root)
+    assert {key: pair.captions for key, pair in pairs.items()} == {name[0]: {"en": TEXTS[name]} for name in NAMES}
+    assert "unused" not in about
+
+
+@pytest.mark.parametrize(("split", "found"), [("val", ["val"] * 3), ("train", ["train", "test", "train"])])
+def test_a_source_may_be_one_split(root: Path, split: str, found: list[str]):
+    rows = zip(NAMES, ["", "test", "val"], strict=False)
+    (root / "t.csv").write_text("image,caption,split\n" + "".join(f"{name},a,{own}\n" for name, own in rows))
+    pairs, _ = listed(root, table="../t.csv", split=split)
+    assert [pair.split for pair in pairs.values() if pair.captions] == found
+    for own in ("a", "b"):
+        (root / "images/0.txt").write_text(own)
+    assert listed(root, split=split)[0]["0"].split == split
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            {"table": "../t.txt", "columns": ["file", "caption"]},
+            r"has no column 'image'; it has caption, file \(`columns`",
+        ),
+        ({"table": "../t.txt", "columns": ["image", "image"]}, "names a column twice"),
+        ({"table": "../t.jsonl", "columns": ["image", "caption"]}, "names its columns itself: leave out `columns`"),
+    ],
+)
+def test_columns_that_do_not_fit_a_table_are_told(root: Path, params: dict[str, Any], message: str):
+    (root / "t.txt").write_text("0.png\ta\n")
+    (root / "t.jsonl").write_text('{"image": "0.png", "caption": "a"}\n')
+    with pytest.raises(InputError, match=message):
+        listed(root, **params)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_of_a_text_without_a_header_is_found(root: Path, delimiter: str):
+    lines = [f"{name}{delimiter}A drawing\r\n" for name in NAMES]
+    (root / "t.csv").write_text("".join([*lines, f"0.png{delimiter}a{delimiter}b\n"]))
+    pairs, about = listed(root, table="../t.csv", columns=["image", "caption"])
+    assert [pair.captions for pair in pairs.values()] == [{"en": ["A drawing"]}] * 4
+    assert ["has 3 fields" in problem["detail"] for problem in about["problems"]] == [True]
