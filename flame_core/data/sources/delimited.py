@@ -65,8 +65,8 @@ def delimited_rows(table: Table) -> Iterator[tuple[int, Row]]:
 def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """The same of a table whose first line is a row, with the columns that a person named.
 
-    If the delimiter is not given, it is a tab or else the first with which the first line has as many fields. Quotes are characters
-    like others between tabs, as CC3M, CC12M and Flickr8k are written.
+    If the delimiter is not given, it is a tab or else the first with which the first line has as many fields. Between
+    tabs, quotes are characters like others, as CC3M, CC12M and Flickr8k are written.
     """
     if len(set(columns)) < len(columns):
         raise InputError("`columns` of the source names a column twice")
