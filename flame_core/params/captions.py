@@ -175,7 +175,7 @@ class TableCaptioner(Section):
 
     captioner: Literal["table"]
     path: _Tables = Field(
-        description="the table, or a folder of tables (.csv, .tsv, .jsonl or .parquet, each also with .gz), or "
+        description="the table, or a folder of tables (.csv, .tsv, .jsonl, .parquet or .json, each also with .gz), or "
         "{source: such a path}",
     )
     caption_column: str = Field(

@@ -89,6 +89,23 @@ def test_addresses_beyond_the_limit_and_values_that_are_not_read_are_in_the_ledg
     assert not {f"web/{row.key}" for row in read_ledger(layout.shards) if row.reason == "beyond_max_samples"} & kept
 
 
+def test_a_list_may_be_the_validation_part_and_becomes_it_without_being_fetched_again(web: Web, tmp_path: Path):
+    sources = {}
+    for name, numbers in {"train": range(30), "val": range(30, 40)}.items():
+        rows = [{"url": web.url(f"/ok/{n}"), "caption": f"drawing {n}"} for n in numbers]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"annotations": rows}))
+        sources[name] = source(web, tmp_path / f"{name}.json", columns=None)
+    layout = Layout.find(tmp_path)
+    download.run(pipeline_params(sources), layout)
+    asked = len(web.asked())
+    sources["train"]["split"], sources["val"]["split"] = "train", "val"
+    for stage in (download, ingest):
+        stage.run(pipeline_params(sources), layout)
+    assert len(web.asked()) == asked > 0
+    for name, count in {"train": 30, "val": 10}.items():
+        assert [row.key.partition("/")[0] for row in read_index(layout.shards, name)] == [name] * count
+
+
 @pytest.mark.slow
 def test_one_command_retries_and_leaves_the_lock_true(web: Web, tmp_path: Path):
     for name in ("dvc.yaml", ".dvcignore", "versions.yaml"):

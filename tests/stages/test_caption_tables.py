@@ -57,8 +57,10 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[str] 
 
 def write_as(kind: str, path: Path, rows: Sequence[tuple[str, str]]) -> None:
     match kind:
-        case ".csv":
+        case ".csv" | ".txt":
             write_csv(path, rows)
+        case ".json":
+            path.write_text(json.dumps([{"key": key, "caption": text} for key, text in rows]))
         case ".tsv":
             with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file, delimiter="\t").writerows([("key", "caption"), *rows])
@@ -90,7 +92,7 @@ def rows_of(told: dict[str, Any]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl", ".parquet", ".json", ".txt"])
 def test_texts_of_a_table_become_captions(layout, kind, packed):
     path = layout.root / f"recaptions{kind}"
     write_as(kind, path, ROWS)

@@ -42,6 +42,9 @@ def write_all(folder: Path) -> dict[str, dict[str, Any]]:
         "b.jsonl": "".join(json.dumps({"url": url, "caption": text}) + "\n" for url, text in ROWS).encode(),
         "c.csv": (b'url,caption\nhttp://a.org/1.jpg,"a ""quoted"" dog"\nhttp://a.org/2.jpg,"zwei Hunde, ein Ball"\n'),
     }
+    rows = [{"url": url, "caption": text, "subreddit": "dogs"} for url, text in ROWS]
+    contents["redcaps.json"] = json.dumps({"info": {"year": 2020}, "annotations": rows}).encode()
+    contents["redcaps.json.gz"] = gzip.compress(contents["redcaps.json"])
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     laion = {"URL": [url for url, _ in ROWS], "TEXT": [text for _, text in ROWS], "similarity": [0.3, 0.2]}
@@ -53,6 +56,8 @@ def write_all(folder: Path) -> dict[str, dict[str, Any]]:
         "Train_GCC-training.tsv": {"columns": ["caption", "url"]},
         "b.jsonl": {},
         "c.csv": {},
+        "redcaps.json": {},
+        "redcaps.json.gz": {},
         "laion.parquet": {"url_column": "URL", "caption_column": "TEXT", "keep_columns": ["similarity"]},
     }
 

@@ -1,0 +1,110 @@
+"""`flame init` on folders as well-known data sets are published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.params import FolderSource
+from flame_core.project.data_survey import survey
+from flame_core.project.folder_survey import Given
+from tests.project.test_data_survey import jpeg
+
+NAMES = [f"{number:02d}.jpg" for number in range(24)]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "project", tmp_path / "project")
+
+
+def pictures(folder: Path, numbers: range = range(24)) -> Path:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        (folder / f"{number:02d}.jpg").write_bytes(jpeg(number))
+    return folder
+
+
+def coco(path: Path, numbers: range = range(24)) -> None:
+    images = [{"id": number, "file_name": f"{number:02d}.jpg"} for number in numbers]
+    annotations = [
+        {"id": 2 * number + i, "image_id": number, "caption": "a bird"} for number in numbers for i in (0, 1)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "licenses": [{"id": 1}]}))
+
+
+def found_in(root: Path, layout: Layout, **given: Any) -> FolderSource:
+    found = survey(Given(root, **given), layout)
+    assert found.usable == 24 and isinstance(found.source, FolderSource)
+    return found.source
+
+
+def test_coco(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "coco/train2017").parent
+    coco(root / "annotations/captions_train2017.json")
+    (root / "annotations/instances_train2017.json").write_text('{"images": [], "annotations": []}')
+    source = found_in(root, layout)
+    assert (source.path, source.image_column, source.caption_column) == (
+        str(root / "train2017"),
+        "file_name",
+        "caption",
+    )
+    assert source.table == str(root / "annotations/captions_train2017.json")
+
+
+def test_parts_of_coco_are_sources_of_their_own(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "coco/train2017").parent
+    pictures(root / "val2017", range(50, 60))
+    coco(root / "annotations/captions_train2017.json")
+    coco(root / "annotations/captions_val2017.json", range(50, 60))
+    with pytest.raises(InputError) as told:
+        survey(Given(root), layout)
+    said = str(told.value)
+    assert f"captions_train2017.json fits the pictures below {root / 'train2017'}" in said
+    assert f"captions_val2017.json fits those below {root / 'val2017'}" in said and "`split: val`" in said
+    found_in(root / "train2017", layout, table=root / "annotations/captions_train2017.json")
+
+
+def test_flickr_token_file(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "flickr8k/Images").parent
+    lines = [f"{name}#{number}\tA bird, on a branch\n" for name in NAMES for number in range(5)]
+    (root / "Flickr8k.token.txt").write_text("".join(lines))
+    (root / "Flickr_8k.trainImages.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    (root / "readme.txt").write_text("Please cite us, and do not share the pictures.\n")
+    source = found_in(root, layout)
+    assert (source.path, source.table) == (str(root / "Images"), str(root / "Flickr8k.token.txt"))
+    assert (source.delimiter, source.columns) == ("\t", ["image", "caption"])
+
+
+def test_a_document_with_names_of_files(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "set")
+    (root / "captions.json").write_text(json.dumps({name: ["a small bird"] for name in NAMES}))
+    (root / "package.json").write_text('{"name": "set", "version": "1.0"}')
+    source = found_in(root, layout)
+    assert (source.table, source.image_column, source.caption_column) == ("captions.json", "image", "caption")
+
+
+def test_a_document_beside_captioned_pictures_is_none_of_their_captions(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "set")
+    for name in NAMES:
+        (root / name).with_suffix(".caption").write_text("a small bird")
+    (root / "captions.json").write_text(json.dumps({name: ["a large bird"] for name in NAMES}))
+    found = survey(Given(root), layout)
+    assert found.source.table is None and found.usable == 24
+    assert found.facts["captions"] == "beside the pictures (0 .txt, 1 .json, 24 .caption)"
+
+
+def test_conversations_are_captions_if_they_are_named(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "llava/images").parent
+    said = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "a small bird"}]
+    rows = [{"id": name, "image": f"images/{name}", "conversations": said} for name in NAMES]
+    (root / "llava.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"not clear .*conversations.*--caption-column"):
+        survey(Given(root), layout)
+    assert found_in(root, layout, caption_column="conversations").caption_column == "conversations"
