@@ -59,7 +59,7 @@ def _here(path: str) -> str:
 
 
 class FolderSource(_LocalSource):
-    """A folder of pictures with captions beside them (`.txt`, `.json`) or in one table."""
+    """A folder of pictures with captions beside them (`.txt`, `.caption`, `.json`) or in one table."""
 
     kind: Literal["folder"]
     path: Annotated[str, AfterValidator(_here)] = Field(description="folder of the pictures")
@@ -123,7 +123,7 @@ def _pattern(value: str) -> str:
 
 
 class WebdatasetSource(_LocalSource):
-    """Existing shards: tars with a picture (`jpg`, `png`, ...) and `txt` and/or `json` for each key."""
+    """Existing shards: tars with a picture (`jpg`, `png`, ...) and `txt`, `caption` or `json` for each key."""
 
     kind: Literal["webdataset"]
     path: str = Field(description="folder of the shards, or its address in a bucket (s3://bucket/folder)")

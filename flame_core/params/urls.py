@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from flame_core.names import LanguageCode
 from flame_core.params.section import Fraction, Positive, Section
 
-OF_ALL_PAIRS = "of all its pairs, such as val for the validation part of a data set; null: as for other sources"
+OF_ALL_PAIRS = "of all its pairs, if it is a part of a data set; null: by their field `split`, or by their captions"
 NAMELESS = 10_000  # addresses that may be asked without `contact`
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 

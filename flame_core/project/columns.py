@@ -25,7 +25,7 @@ from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.json_rows import document_records
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.record import RecordReader, answer_of, read_object, texts_in
-from flame_core.data.sources.table import NAMED_TABLES, TABLES
+from flame_core.data.sources.table import DELIMITED, NAMED_TABLES, TABLES
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.regular_files import open_regular
@@ -244,7 +244,7 @@ def _read(path: Path, files: FileNames | None = None) -> _Head | None:
     """The first rows of a table; None if it cannot be read as one. It has no header if its first line names a file."""
     try:
         match path.suffix.lower():
-            case ".csv" | ".tsv" | ".txt" | ".token":
+            case suffix if suffix in DELIMITED:
                 return _delimited(path, files)
             case ".json":
                 with open_regular(path) as file:

@@ -154,7 +154,7 @@ def _what_to_do(fits: Sequence[_Fit], tables: Sequence[Path], folder: Path, pict
         return f". {near}: names must be relative to the folder, with their suffix" if near else ""
     first, *others = fits
     more = "".join(f"; {fit.columns.table.name} fits those below {fit.base}" for fit in others[:NAMED])
-    sources = ". Each is a source of its own in params.yaml, with `split: val` for the validation part" if more else ""
+    sources = ". Each is a source of its own in params.yaml, with `split: train` or `split: val`" if more else ""
     return (
         f". {first.columns.table.name} fits the pictures below {first.base}{more}{sources}: give it with "
         f"--images {shlex.quote(str(first.base))} --table {shlex.quote(str(first.columns.table))}"

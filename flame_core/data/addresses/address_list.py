@@ -15,7 +15,7 @@ from flame_core.data.addresses.attempts import address_key
 from flame_core.data.addresses.sorted_list import Address
 from flame_core.data.sources import Problem
 from flame_core.data.sources.listing_writer import plain
-from flame_core.data.sources.table import TEXTS, Row, Table, read_table
+from flame_core.data.sources.table import DELIMITED, Row, Table, read_table
 from flame_core.data.sources.table_files import kind_of_table, unpacked
 from flame_core.data.text_files import text_lines
 from flame_core.digest import canonical_json
@@ -66,7 +66,7 @@ class ListReader:
 
     def _rows(self, place: Path, path: Path) -> Iterator[tuple[int, Row]]:
         params = self.params
-        delimited = kind_of_table(path) in (".csv", ".tsv", *TEXTS)
+        delimited = kind_of_table(path) in DELIMITED
         others = (params.licence_column, params.sha256_column, params.md5_column, *params.keep_columns)
         table = Table(
             path=place,

@@ -20,8 +20,8 @@ from flame_core.errors import InputError
 from flame_core.names import printable
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-TEXTS = (".txt", ".token")  # delimited
-NAMED_TABLES = (*TABLES, ".json", *TEXTS)
+DELIMITED = (".csv", ".tsv", ".txt", ".token")
+NAMED_TABLES = (*TABLES, ".json", ".txt", ".token")
 LONGEST = 1 << 20  # characters of a cell
 Row = dict[str, Any]
 
@@ -98,10 +98,10 @@ def read_table(table: Table) -> Iterator[tuple[int, Row]]:
         InputError: the file is of another kind, damaged as a whole, or lacks a needed column.
     """
     suffix = table.path.suffix.lower()
-    if table.columns is not None and suffix not in (".csv", ".tsv", *TEXTS):
+    if table.columns is not None and suffix not in DELIMITED:
         table.refuse("names its columns itself: leave out `columns`")
     match suffix:
-        case ".csv" | ".tsv" | ".txt" | ".token":
+        case _ if suffix in DELIMITED:
             from flame_core.data.sources.delimited import delimited_rows, headless_rows
 
             yield from delimited_rows(table) if table.columns is None else headless_rows(table, table.columns)

@@ -1,9 +1,9 @@
 """Reads the samples of a webdataset tar: their pictures as byte ranges, their texts and records.
 
-A sample is all members of a tar with one key: a picture (`jpg`, `png`, ..., see `picture_kinds.py`), a caption (`txt`)
-and a JSON object (`json`, see `record.py`); `tar_samples.py` groups the members. A compressed tar cannot be used, since
-pictures are read by their place in it. A truncated or damaged tar gives all samples that can be read, and becomes a
-problem; members that belong to no sample are counted by kind.
+A sample is all members of a tar with one key: a picture (`jpg`, `png`, ..., see `picture_kinds.py`), a caption (`txt`
+or `caption`) and a JSON object (`json`, see `record.py`); `tar_samples.py` groups the members. A compressed tar cannot
+be used, since pictures are read by their place in it. A truncated or damaged tar gives all samples that can be read,
+and becomes a problem; members that belong to no sample are counted by kind.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ def _read(
             images.append(ImageRef(path, member.offset, member.size, hashlib.sha256(content).hexdigest()))
             continue
         try:
-            if kind == "txt":
+            if kind != "json":
                 texts.append(decode_text(content, encoding))
             else:
                 records.append(read_object(content, encoding))
         except TextError as error:
-            problems.append(Problem(name, "damaged_text" if kind == "txt" else "damaged_member", str(error)))
+            problems.append(Problem(name, "damaged_text" if kind != "json" else "damaged_member", str(error)))
     for image in images:
         yield TarSample(parts.key, image, texts, records)
     if not images:

@@ -20,12 +20,13 @@ from pathlib import PurePosixPath
 from flame_core.data.picture_kinds import SUFFIXES, may_be_picture
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Unused
+from flame_core.data.sources.manifest import SIDECARS
 from flame_core.data.sources.tar_headers import Member
 from flame_core.files.regular_files import is_hidden
 from flame_core.names import printable
 
 PICTURES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
-TEXTS = frozenset({"txt", "json"})
+TEXTS = frozenset(suffix.removeprefix(".") for suffix in SIDECARS)
 _READ = PICTURES | TEXTS
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from flame_core.data.sources import RawPair
+from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.folder import Folder
 from flame_core.data.sources.listing import read_pairs, read_source
+from flame_core.data.sources.tar_content import read_samples
 from flame_core.errors import InputError
 from flame_core.params import FolderSource
 from flame_core.work import WorkCache
 from tests.data.drawings import png
+from tests.data.sources.test_webdataset import write_tar
 
 NAMES = [f"{number}.png" for number in range(4)]
 TEXTS = {name: [f'A "drawing", the number {name[0]}', f"Drawing {name[0]}."] for name in NAMES}
@@ -242,6 +245,18 @@ def test_captions_beside_pictures_as_trainers_of_diffusion_models_write_them(roo
     pairs, about = listed(root)
     assert {key: pair.captions for key, pair in pairs.items()} == {name[0]: {"en": TEXTS[name]} for name in NAMES}
     assert "unused" not in about
+
+
+def test_members_of_a_tar_of_every_kind_that_holds_captions(tmp_path: Path):
+    members = [
+        ("1.jpg", b"x"),
+        ("1.txt", b"A jay."),
+        ("1.caption", b"A blue bird."),
+        ("1.json", b'{"captions": "Jay"}'),
+    ]
+    write_tar(tmp_path / "a.tar", members)
+    (sample,) = read_samples(tmp_path, "a.tar", [], unused := Unused())
+    assert (sample.texts, sample.records) == (["A jay.", "A blue bird."], [{"captions": "Jay"}]) and not unused.rows()
 
 
 @pytest.mark.parametrize(("split", "found"), [("val", ["val"] * 3), ("train", ["train", "test", "train"])])
