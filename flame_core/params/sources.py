@@ -32,6 +32,7 @@ def _encoding(name: str) -> str:
     return name
 
 
+Delimiter = Literal[",", ";", "\t", "|"]
 Encoding = Annotated[str, AfterValidator(_encoding), Field(description="of texts and tables without a byte order mark")]
 
 
@@ -68,7 +69,7 @@ class FolderSource(_LocalSource):
         description="file with the captions, relative to `path`: .csv, .tsv, .jsonl, .parquet, .json as published for "
         "COCO, Karpathy's splits and others, or a delimited .txt or .token",
     )
-    delimiter: Literal[",", ";", "\t", "|"] | None = Field(
+    delimiter: Delimiter | None = Field(
         default=None, description="of a delimited text; by default the one that makes the header contain the columns"
     )
     columns: list[str] | None = Field(

@@ -29,6 +29,7 @@ from flame_core.data.sources.table import DELIMITED, NAMED_TABLES, TABLES
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.regular_files import open_regular
+from flame_core.params.sources import Delimiter
 
 CAPTION_NAMES = (
     "captions",
@@ -59,7 +60,7 @@ class Columns:
     table: Path
     image: str
     caption: str
-    delimiter: str | None
+    delimiter: Delimiter | None
     encoding: str
     unread: tuple[str, ...] = ()
     mixed: int = 0
@@ -72,7 +73,7 @@ class _Head:
 
     names: list[str]
     rows: Sequence[Mapping[str, Any]]
-    delimiter: str | None = None
+    delimiter: Delimiter | None = None
     encoding: str = "utf-8"
     mixed: int = 0
     headless: bool = False
@@ -278,8 +279,11 @@ def _delimited(path: Path, files: FileNames | None) -> _Head:
             break
         if encoding == "utf-8":
             mixed = sum(not line.isascii() and not undecoded(line) for line in lines)
-    parsed = {delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS}
-    bare = {**parsed, "\t": [line.rstrip("\r\n").split("\t") for line in lines]}
+    parsed: dict[Delimiter, list[list[str]]] = {
+        delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS
+    }
+    bare = parsed.copy()
+    bare["\t"] = [line.rstrip("\r\n").split("\t") for line in lines]
     for delimiter, rows in bare.items():
         named = [files is not None and files.find(cell) is not None for cell in (rows[0] if rows else [])]
         if len(named) > 1 and any(named):

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from flame_core.data.sources.table import LONGEST, Row, Table
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
+from flame_core.params.sources import Delimiter
 
-DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+DELIMITERS: dict[Delimiter, str] = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _LONGEST_RECORD = 1 << 24  # characters
 _REREAD = 1 << 28  # characters that may be read again because of unclosed quotes
 _PER_LINE = 64  # overhead of reading a line, in characters
@@ -79,12 +80,13 @@ def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, R
         yield from _strictly(table, _records(table, _Lines(lines), delimiter, columns, "`columns` names"))
 
 
-def _delimiter_of(table: Table, columns: int) -> str:
+def _delimiter_of(table: Table, columns: int) -> Delimiter:
     """A tab in a .tsv, else the first delimiter that makes so many fields of the first line."""
     if table.shown.name.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
     first = next((line for line in text_lines(table.path, table.encoding) if line.strip()), "").rstrip("\r\n")
-    for delimiter in ("\t", *DELIMITERS):  # captions hold the others
+    delimiters: list[Delimiter] = ["\t", *DELIMITERS]  # the first one is rare in captions
+    for delimiter in delimiters:
         fields = first.split(delimiter) if delimiter == "\t" else _fields(first, delimiter)
         if len(fields) == columns:
             return delimiter
@@ -158,9 +160,9 @@ def _records(
             table.refuse(f"has too many quotes that are not closed, the last in line {first}")
 
 
-def _header(table: Table, head: str) -> tuple[str, list[str]]:
+def _header(table: Table, head: str) -> tuple[Delimiter, list[str]]:
     """The delimiter and the names of the columns."""
-    candidates = [table.delimiter] if table.delimiter else list(DELIMITERS)
+    candidates: list[Delimiter] = [table.delimiter] if table.delimiter else list(DELIMITERS)
     found = {delimiter: _fields(head, delimiter) for delimiter in candidates}
     for delimiter, columns in found.items():
         if set(table.needed) <= set(columns):

@@ -18,6 +18,7 @@ from flame_core.data.sources.record import read_object
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
 from flame_core.names import printable
+from flame_core.params.sources import Delimiter
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 DELIMITED = (".csv", ".tsv", ".txt", ".token")
@@ -39,7 +40,7 @@ class Table:
     needed: tuple[str, ...]
     others: tuple[str, ...]
     encoding: str
-    delimiter: str | None
+    delimiter: Delimiter | None
     problems: list[Problem]
     named: Path | None = None
     text_column: str | None = None
