@@ -163,7 +163,7 @@ def _records(
 def _header(table: Table, head: str) -> tuple[Delimiter, list[str]]:
     """The delimiter and the names of the columns."""
     candidates: list[Delimiter] = [table.delimiter] if table.delimiter else list(DELIMITERS)
-    found = {delimiter: _fields(head, delimiter) for delimiter in candidates}
+    found: dict[Delimiter, list[str]] = {delimiter: _fields(head, delimiter) for delimiter in candidates}
     for delimiter, columns in found.items():
         if set(table.needed) <= set(columns):
             return delimiter, columns
