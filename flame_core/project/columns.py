@@ -10,6 +10,7 @@ import csv
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -54,6 +55,7 @@ _ADDRESS = ("http://", "https://")
 class Columns:
     """A table and what was chosen in it; `unread` columns hold texts too, and no source reads them.
 
+    The columns of a table without a header are `headless`. `others` are further tables with captions of these pictures.
     `mixed` counts lines among the first ones that are UTF-8, although `encoding` is another since some lines are not.
     """
 
@@ -65,6 +67,7 @@ class Columns:
     unread: tuple[str, ...] = ()
     mixed: int = 0
     headless: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str]) -> list[Path]:
-    """Files that may be tables, although others of their kind are the captions of one picture: the nearest first.
+    """Files that may be tables, although others of their kind are the captions of one picture.
+
+    Those nearest to the folder come first, of these the ones with the shortest names.
 
     Args:
         folder: of the pictures.
@@ -98,13 +103,15 @@ def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str
     """
     kinds = set(NAMED_TABLES) - set(TABLES)
     own = (name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured)
-    return [folder / name for name in islice(sorted(own, key=lambda name: (name.count("/"), name)), _DOCUMENTS)]
+    return [
+        folder / name for name in islice(sorted(own, key=lambda name: (name.count("/"), len(name), name)), _DOCUMENTS)
+    ]
 
 
 def choose_columns(
     tables: Sequence[Path], folder: Path, pictures: Sequence[str], image: str | None = None, caption: str | None = None
 ) -> Columns | None:
-    """The table whose rows name the most pictures of the folder, with its columns; None if no table names any.
+    """The table with captions whose rows name the most pictures of the folder; None if no table names any.
 
     Args:
         tables: those to choose from.
@@ -114,7 +121,7 @@ def choose_columns(
         caption: the same.
 
     Raises:
-        InputError: the table that names the pictures has no column of captions, or no header.
+        InputError: no table that names the pictures has a column of captions, or a header.
         ParamsError: a named column is not there.
     """
     files = FileNames(folder, pictures)
@@ -123,7 +130,9 @@ def choose_columns(
     found = [row for row in found if row[3] >= _LEAST_NAMED or image is not None]
     if not found:
         return None
-    path, head, column, _ = max(found, key=lambda row: row[3])
+    found.sort(key=lambda row: -row[3])
+    captioned = [row for row in found if caption is not None or _captioned(row[1], row[2])]
+    path, head, column, _ = (captioned or found)[0]
     if files.find(column):
         raise InputError(f"{path} has no header: its first line must name the columns, such as image,caption")
     for given, option in ((image, "--image-column"), (caption, "--caption-column")):
@@ -138,7 +147,8 @@ def choose_columns(
         )
     unread = _unread(head, column, texts)
     own = tuple(head.names) if head.headless else ()
-    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own)
+    others = tuple(row[0] for row in captioned[1:])
+    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own, others)
 
 
 def nearly_named(tables: Iterable[Path], pictures: Sequence[str]) -> str:
@@ -248,8 +258,7 @@ def _read(path: Path, files: FileNames | None = None) -> _Head | None:
             case suffix if suffix in DELIMITED:
                 return _delimited(path, files)
             case ".json":
-                with open_regular(path) as file:
-                    return _head_of(document_records(file, ("image", "caption"))[:_ROWS])
+                return _document(path)
             case ".jsonl":
                 return _head_of(_objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS)))
             case _:
@@ -267,6 +276,12 @@ def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
         with suppress(TextError):
             rows += [] if undecoded(line) else [read_object(line)]
     return rows
+
+
+@lru_cache(maxsize=_DOCUMENTS)  # it is read as a whole, and asked for with one folder of pictures after the other
+def _document(path: Path) -> _Head:
+    with open_regular(path) as file:
+        return _head_of(document_records(file, ("image", "caption"))[:_ROWS])
 
 
 def _delimited(path: Path, files: FileNames | None) -> _Head:

@@ -98,13 +98,9 @@ def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, s
             f"{', '.join(pictures[:NAMED])}: a column must hold those names"
             f"{_what_to_do(fits, tables, folder, pictures)}"
         )
-    beside = Counter(suffix_of(name) for name in names if suffix_of(name) in SIDECARS)
-    counts = [
-        f"{beside[suffix]:,} {suffix}"
-        for suffix in (".txt", ".json", ".caption")
-        if suffix != ".caption" or beside[suffix]
-    ]
-    told = {"captions": f"beside the pictures ({', '.join(counts)})"}
+    sidecars = {".txt": 0, ".json": 0, **Counter(suffix_of(name) for name in names if suffix_of(name) in SIDECARS)}
+    counted = ", ".join(f"{count:,} {suffix}" for suffix, count in sidecars.items())
+    told = {"captions": f"beside the pictures ({counted})"}
     if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
         told["fields not read"] = f"{quoted(unread)}; {KEPT}"
     return FolderSource(kind="folder", path=str(folder), language=given.language or "en"), told
@@ -123,19 +119,36 @@ def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], gi
 
 
 def _fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> list[_Fit]:
-    """The tables whose names are relative to a folder inside, such as that of the table, as Hugging Face's are."""
-    folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures)
-    found: list[_Fit] = []
-    for table in tables[:_TRIED]:
-        places = [table.parent, *(folder / name for name, _ in folders.most_common(_TRIED))]
-        for place in dict.fromkeys(place for place in places if place != folder and place.is_relative_to(folder)):
-            above = f"{place.relative_to(folder).as_posix()}/"
-            named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
-            with suppress(InputError, ParamsError):
-                if named and (chosen := _columns([table], place, named, given)):
-                    found.append(_Fit(place, chosen))
-                    break
-    return found
+    """The tables whose names are relative to a folder inside: their own, as Hugging Face's are, or one of pictures.
+
+    Raises:
+        InputError: none does, and it is not clear which column of one that names pictures has captions.
+    """
+    found: dict[Path, _Fit] = {}
+    unclear: list[InputError] = []
+
+    def look(place: Path, among: Sequence[Path]) -> None:
+        if place == folder or place in found or not place.is_relative_to(folder):
+            return
+        above = f"{place.relative_to(folder).as_posix()}/"
+        named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
+        try:
+            chosen = _columns(among, place, named, given) if named else None
+        except InputError as error:
+            unclear.append(error)
+        except ParamsError:  # it lacks a column that a person named
+            pass
+        else:
+            found.update({place: _Fit(place, chosen)} if chosen else {})
+
+    for place in dict.fromkeys(table.parent for table in tables[:_TRIED]):
+        look(place, [table for table in tables if table.parent == place])
+    left = [table for table in tables if table.parent not in found]
+    for name, _ in Counter(PurePosixPath(name).parent.as_posix() for name in pictures).most_common(_TRIED):
+        look(folder / name, left)
+    if unclear and not found:
+        raise unclear[0]
+    return list(found.values())
 
 
 def _columns(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> Columns | None:
@@ -207,6 +220,9 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
     told = {
         "captions": f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
     }
+    if chosen.others:
+        others = quoted([path.name for path in chosen.others])
+        told["other tables"] = f"{others} also have captions of these pictures; --table chooses one"
     if chosen.encoding != "utf-8":
         told["encoding"] = f"{chosen.encoding}, since {chosen.table.name} is not UTF-8" + (
             f"; but {chosen.mixed:,} of its first lines are, and their letters come out wrong: write the whole file "

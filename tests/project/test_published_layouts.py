@@ -71,15 +71,35 @@ def test_parts_of_coco_are_sources_of_their_own(tmp_path: Path, layout: Layout):
     found_in(root / "train2017", layout, table=root / "annotations/captions_train2017.json")
 
 
-def test_flickr_token_file(tmp_path: Path, layout: Layout):
-    root = pictures(tmp_path / "flickr8k/Images").parent
+def test_flickr8k_with_all_its_texts(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "flickr8k/Flicker8k_Dataset").parent
+    texts = root / "Flickr8k_text"
+    texts.mkdir()
     lines = [f"{name}#{number}\tA bird, on a branch\n" for name in NAMES for number in range(5)]
-    (root / "Flickr8k.token.txt").write_text("".join(lines))
-    (root / "Flickr_8k.trainImages.txt").write_text("".join(f"{name}\n" for name in NAMES))
-    (root / "readme.txt").write_text("Please cite us, and do not share the pictures.\n")
-    source = found_in(root, layout)
-    assert (source.path, source.table) == (str(root / "Images"), str(root / "Flickr8k.token.txt"))
+    for name in ("Flickr8k.token.txt", "Flickr8k.lemma.token.txt"):
+        (texts / name).write_text("".join(lines))
+    (texts / "CrowdFlowerAnnotations.txt").write_text("".join(f"{name}\t{name}#2\t1\t3\t0\n" for name in NAMES))
+    (texts / "Flickr_8k.trainImages.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    (texts / "readme.txt").write_text("Please cite us, and do not share the pictures.\n")
+    found = survey(Given(root), layout)
+    source = found.source
+    assert isinstance(source, FolderSource) and found.usable == 24
+    assert (source.path, source.table) == (str(root / "Flicker8k_Dataset"), str(texts / "Flickr8k.token.txt"))
     assert (source.delimiter, source.columns) == ("\t", ["image", "caption"])
+    assert found.facts["other tables"].startswith("'Flickr8k.lemma.token.txt' also have captions")
+
+
+def test_a_table_is_about_the_pictures_beside_it(tmp_path: Path, layout: Layout):
+    """Parts of a data set may have files of the same names."""
+    root = tmp_path / "set"
+    for part in ("train", "test"):
+        rows = [{"file_name": name, "text": f"a bird for the {part}"} for name in NAMES]
+        (pictures(root / part) / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError) as told:
+        survey(Given(root), layout)
+    for part in ("train", "test"):
+        assert f"--table {root / part}/metadata.jsonl" in str(told.value) or f"below {root / part}" in str(told.value)
+        assert found_in(root / part, layout).table == "metadata.jsonl"
 
 
 def test_a_document_with_names_of_files(tmp_path: Path, layout: Layout):
