@@ -10,16 +10,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from flame_core.data.buckets.bucket import SCHEMES
 from flame_core.data.captions_text import clean_captions, word_count
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
 from flame_core.data.shards import SPLITS
-from flame_core.data.sources import RawPair, open_source
-from flame_core.data.sources.accounting import Unused
+from flame_core.data.sources import Problem, RawPair, open_source
+from flame_core.data.sources.accounting import Unused, UnusedGroup
 from flame_core.data.sources.listing import left_out, read_pairs, read_source
 from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.data.sources.tar_content import read_samples
@@ -31,7 +31,7 @@ from flame_core.project.columns import (
     caption_field,
     unread_fields,
 )
-from flame_core.project.folder_survey import KEPT, Given, folder_source, quoted
+from flame_core.project.folder_survey import KEPT, Given, folder_sources, quoted
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
@@ -47,25 +47,25 @@ class Survey:
     """What the data hold.
 
     Attributes:
-        name: of the source, made from the folder's name.
-        source: reads the data.
+        sources: read the data; their names are made from those of the folders.
         language: of most pictures.
         usable: pictures that have a caption, an estimate if some cannot be read or only a part was looked at.
         kept: their share of all that is listed.
         captions: texts in `language`.
         words: of a caption in `language`, on average.
         languages: pictures with captions in each language.
+        fixed: usable pictures by the split that the data say.
         facts: for people.
     """
 
-    name: str
-    source: Source
+    sources: dict[str, Source]
     language: str = "en"
     usable: int = 0
     kept: float = 1.0
     captions: int = 0
     words: float = 0.0
     languages: Counter[str] = field(default_factory=Counter)
+    fixed: Counter[str] = field(default_factory=Counter)
     facts: dict[str, str] = field(default_factory=dict)
 
 
@@ -89,23 +89,49 @@ def survey(given: Given, layout: Layout) -> Survey:
         raise InputError(f"{folder} {what}")
     if not is_text(str(folder)):
         raise InputError(f"{shown(str(folder))}: params.yaml is UTF-8, and this path is not; rename the folder")
-    source, chosen = _shards(folder, given) if given.shards else folder_source(folder, given)
-    found = Survey(_name(folder.name), source)
-    found.facts |= chosen
-    scale = 1.0
-    listed: Source = source
-    if isinstance(source, WebdatasetSource):
+    found, scale = Survey({}), 1.0
+    if not given.shards:
+        parts, found.facts = folder_sources(folder, given)
+        found.sources |= {_name("-".join((folder.name, *part))): source for part, source in parts.items()}
+        listed = found.sources
+    else:
+        source, found.facts = _shards(folder, given)
+        found.sources[_name(folder.name)] = source
         tars = sorted(outside_projects(folder, source.shards))
         size = sum(path.stat().st_size for path in tars)
         if size > _READ_WHOLE:
-            listed = source.model_copy(update={"shards": tars[0].relative_to(folder).as_posix()})
+            source = source.model_copy(update={"shards": tars[0].relative_to(folder).as_posix()})
             scale = size / tars[0].stat().st_size
             found.facts["looked at"] = f"only the first of {len(tars):,} shards; all numbers below are estimates"
-    opened = open_source(listed, layout, found.name)
-    raw = opened.download(WorkCache(layout.work, "download")).folder
-    about = read_source(raw)
-    _count(found, _pairs(raw, opened.pictures(raw), about["pairs"]), about, scale)
+        listed = {_name(folder.name): source}
+    _count(found, _listed(listed, layout), scale)
     return found
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What sources list, and their own records about it."""
+
+    pairs: Iterator[RawPair]
+    count: int
+    problems: list[Problem]
+    unused: list[UnusedGroup]
+
+
+def _listed(sources: Mapping[str, Source], layout: Layout) -> _Listed:
+    lists = []
+    problems: list[Problem] = []
+    unused: list[UnusedGroup] = []
+    for name, source in sources.items():
+        opened = open_source(source, layout, name)
+        raw = opened.download(WorkCache(layout.work, "download")).folder
+        about = read_source(raw)
+        lists.append((raw, opened.pictures(raw), about["pairs"]))
+        own_problems, own_unused = left_out(about)
+        problems += own_problems
+        unused += own_unused
+    pairs = chain.from_iterable(_pairs(*each) for each in lists)
+    return _Listed(pairs, sum(count for _, _, count in lists), problems, unused)
 
 
 def _pairs(raw: Path, pictures: Path, count: int) -> Iterator[RawPair]:
@@ -113,13 +139,13 @@ def _pairs(raw: Path, pictures: Path, count: int) -> Iterator[RawPair]:
         yield from read_pairs(raw, pictures, start, min(start + _ROWS, count))
 
 
-def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], scale: float) -> None:
+def _count(found: Survey, listed: _Listed, scale: float) -> None:
     """Fill in what the listed pairs hold.
 
     Raises:
         InputError: too few pictures have captions.
     """
-    step = max(1, about["pairs"] // _DECODED)
+    step = max(1, listed.count // _DECODED)
     silent: list[str] = []
     without: list[str] = []
     unread: list[str] = []
@@ -127,7 +153,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     whole = decoded = 0
     texts: Counter[str] = Counter()
     words: defaultdict[str, float] = defaultdict(float)
-    for number, pair in enumerate(pairs):
+    for number, pair in enumerate(listed.pairs):
         coded = {code: own for code, own in pair.captions.items() if is_language_code(code)}
         cleaned, _ = clean_captions(coded, IngestParams().max_caption_chars)
         spoken = {code: cleaned[code] for code in coded if code in cleaned}  # in the order of the data
@@ -141,6 +167,8 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
             silent.append(pair.key)
             continue
         whole += 1
+        if pair.split is not None:
+            found.fixed[pair.split] += 1
         for code, own in spoken.items():
             found.languages[code] += 1
             texts[code] += len(own)
@@ -151,7 +179,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
                 unread.append(f"{pair.key} ({why})")
     found.language = max(found.languages, key=lambda code: found.languages[code], default=found.language)
     found.usable = round(whole * scale * (1 - len(unread) / max(decoded, 1)))
-    found.kept = found.usable / max(about["pairs"] * scale, 1)
+    found.kept = found.usable / max(listed.count * scale, 1)
     found.captions = round(texts[found.language] * scale)
     found.words = words[found.language] / max(texts[found.language], 1)
     about_ = "about " if scale != 1 else ""
@@ -167,13 +195,12 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     if unread:
         of = "" if decoded == whole else f" of the {decoded} looked at"
         found.facts["pictures that cannot be read"] = f"{_some(unread)}{of}"
-    problems, unused = left_out(about)
-    if problems:
-        first = problems[0]
-        count = sum(each.count for each in problems)
+    if listed.problems:
+        first = listed.problems[0]
+        count = sum(each.count for each in listed.problems)
         found.facts["cannot be read"] = f"{count:,}: {first.file} ({first.detail}){', ...' if count > 1 else ''}"
-    if unused:
-        found.facts["not used"] = "; ".join(group.detail for group in unused)
+    if listed.unused:
+        found.facts["not used"] = "; ".join(group.detail for group in listed.unused)
     if found.usable < FEWEST:
         _refuse(found, silent, without, elsewhere)
 

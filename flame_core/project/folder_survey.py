@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -12,10 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flame_core.data.picture_kinds import is_picture, suffix_of
+from flame_core.data.shards import SPLITS
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.manifest import SIDECARS
 from flame_core.data.sources.record import read_object
+from flame_core.data.sources.splits import split_of
 from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError
@@ -35,6 +38,7 @@ from flame_core.project.columns import (
 
 _LOOKED_AT = 100  # records beside pictures
 NAMED = 3
+_TEST = "test"  # a part that is neither trained on nor validation
 _TRIED = 10  # tables, and folders of pictures
 KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
 
@@ -59,8 +63,8 @@ class _Fit:
     columns: Columns
 
 
-def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
-    """The source of a folder of pictures, and what was chosen.
+def folder_sources(folder: Path, given: Given) -> tuple[dict[tuple[str, ...], FolderSource], dict[str, str]]:
+    """The source of a folder of pictures, or those of its parts by their names, and what was chosen.
 
     Raises:
         InputError: there are no pictures, or their captions are not clear; says what to do.
@@ -76,7 +80,9 @@ def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, s
     if len(fits) == 1 and not given.table and _all_below(fits[0].base, folder, pictures):
         found = fits[0]
     if found:
-        return _table_source(found.base, found.columns, given.language or "en")
+        return {(): _table_source(found, given)}, _told(found)
+    if not given.table and (parts := _parts(fits)):
+        return _sources_of(parts, folder, pictures, given)
     if (given.table or not pictures) and (listing := lists_addresses(tables)):
         raise InputError(
             f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
@@ -103,7 +109,7 @@ def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, s
     told = {"captions": f"beside the pictures ({counted})"}
     if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
         told["fields not read"] = f"{quoted(unread)}; {KEPT}"
-    return FolderSource(kind="folder", path=str(folder), language=given.language or "en"), told
+    return {(): FolderSource(kind="folder", path=str(folder), language=given.language or "en")}, told
 
 
 def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> _Fit | None:
@@ -149,6 +155,34 @@ def _fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: 
     if unclear and not found:
         raise unclear[0]
     return list(found.values())
+
+
+def _parts(fits: Sequence[_Fit]) -> list[tuple[_Fit, str]]:
+    """The tables with the splits that the names of their folders say (train2017), if there is a part for training."""
+    words = [re.match(r"[^\W\d_]*", fit.base.name) for fit in fits]
+    splits = [split_of([word[0] if word else None]) for word in words]
+    known = all(split in (*SPLITS, _TEST) for split in splits)
+    return list(zip(fits, map(str, splits), strict=True)) if len(fits) > 1 and known and "train" in splits else []
+
+
+def _sources_of(
+    parts: Sequence[tuple[_Fit, str]], folder: Path, pictures: Sequence[str], given: Given
+) -> tuple[dict[tuple[str, ...], FolderSource], dict[str, str]]:
+    chosen = {(fit.base.name,): (fit, split) for fit, split in parts if split in SPLITS}
+    fixed = "val" in (split for _, split in chosen.values())  # else a share of the training part is held out
+    sources = {
+        name: _table_source(fit, given).model_copy(update={"split": split if fixed else None})
+        for name, (fit, split) in chosen.items()
+    }
+    told = {
+        f"{fit.base.name} ({split})" if what == "captions" else f"{fit.base.name}: {what}": said
+        for fit, split in chosen.values()
+        for what, said in _told(fit).items()
+    }
+    bases = tuple(f"{fit.base.relative_to(folder).as_posix()}/" for fit, _ in chosen.values())
+    if others := [name for name in pictures if not name.startswith(bases)]:
+        told["pictures elsewhere, left out"] = f"{len(others):,}: {', '.join(others[:NAMED])}"
+    return sources, told
 
 
 def _columns(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> Columns | None:
@@ -204,19 +238,25 @@ def _given_table(table: Path) -> Path:
     return path
 
 
-def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSource, dict[str, str]]:
-    inside = chosen.table.is_relative_to(base)
-    source = FolderSource(
+def _table_source(fit: _Fit, given: Given) -> FolderSource:
+    chosen = fit.columns
+    inside = chosen.table.is_relative_to(fit.base)
+    return FolderSource(
         kind="folder",
-        path=str(base),
-        table=chosen.table.relative_to(base).as_posix() if inside else str(chosen.table),
+        path=str(fit.base),
+        table=chosen.table.relative_to(fit.base).as_posix() if inside else str(chosen.table),
         encoding=chosen.encoding,
         delimiter=chosen.delimiter if chosen.headless else None,
         columns=list(chosen.headless) or None,
         image_column=chosen.image,
         caption_column=chosen.caption,
-        language=language,
+        language=given.language or "en",
     )
+
+
+def _told(fit: _Fit) -> dict[str, str]:
+    """What was chosen, for people."""
+    chosen = fit.columns
     told = {
         "captions": f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
     }
@@ -235,7 +275,7 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
             f"{quoted(chosen.unread)}; captions of several languages stand in one column, a row per caption and its "
             f"code in a column `language`; {KEPT}"
         )
-    return source, told
+    return told
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -35,13 +35,12 @@ _NOT_WRITTEN = {"kind", "path"}
 
 def params_text(found: Survey, root: Path, device: Device) -> str:
     """The text of `params.yaml` for the project in `root`; valid for the recipes that are shipped."""
-    held_out = min(round(fitting_val_fraction(found.usable) * found.usable), _MEASURED[device])
+    held_out = min(_held_out(found), _MEASURED[device])
     common = [code for code, n in found.languages.most_common() if n >= FEWEST and code != found.language]
     others = sorted(common[:_MOST_LANGUAGES])
     values = {
         "about": f"about {found.usable:,} pictures, on a {device.upper()}",
-        "name": found.name,
-        "source": _source(found.source, root),
+        "sources": {name: _source(source, root) for name, source in found.sources.items()},
         "max_side": 256,
         "kept": found.kept,
         "fewest_kept": None if found.kept > _USUALLY_KEPT else max(0.0, round(found.kept * 0.8 - 0.005, 2)),
@@ -90,6 +89,12 @@ def as_yaml(value: Any) -> str:
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z./][\w./-]*[\w/]", value) is not None
     words = ("true", "false", "null", "yes", "no", "on", "off")
     return value if plain and value.lower() not in words else json.dumps(value, ensure_ascii=False)
+
+
+def _held_out(found: Survey) -> int:
+    """Pictures of the validation split: those that the data say, and a share of those of which they say nothing."""
+    free = max(found.usable - found.fixed.total(), 0)
+    return found.fixed["val"] + round(fitting_val_fraction(free) * free if free else 0)
 
 
 def _source(source: Source, root: Path) -> dict[str, Any]:

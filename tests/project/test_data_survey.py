@@ -40,6 +40,12 @@ def layout(tmp_path):
     return Layout(tmp_path / "project", tmp_path / "project")
 
 
+def only(found):
+    """The only source."""
+    (source,) = found.sources.values()
+    return source
+
+
 def write_table(path, rows):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["image", "caption"], *rows])
@@ -52,7 +58,7 @@ def test_texts_beside_pictures_with_all_that_is_wrong_among_them(pictures, layou
     (pictures / "gone.txt").write_text("a lost bird\n")
     (pictures / ".hidden.jpg").write_bytes(b"")
     found = survey(Given(pictures), layout)
-    assert (found.name, found.usable, found.captions, found.words) == ("my-pictures", 21, 22, 3.0)
+    assert (*found.sources, found.usable, found.captions, found.words) == ("my-pictures", 21, 22, 3.0)
     facts = found.facts
     assert facts["captions"] == "beside the pictures (23 .txt, 0 .json)"
     assert facts["pictures with captions"] == "22" and facts["pictures without a caption"] == "2: 22, 23"
@@ -73,7 +79,7 @@ def test_texts_that_cleaning_leaves_nothing_of_are_no_captions(pictures, layout)
 def test_a_table_in_the_folder(pictures, layout):
     write_table(pictures / "captions.csv", [(f"{number:02d}.jpg", "a bird") for number in range(24)])
     found = survey(Given(pictures, language="de"), layout)
-    assert (found.source.table, found.language, found.usable) == ("captions.csv", "de", 24)
+    assert (only(found).table, found.language, found.usable) == ("captions.csv", "de", 24)
     assert found.facts["captions"] == "column 'caption' of captions.csv; its column 'image' names the pictures"
     assert survey(Given(pictures / "captions.csv", language="de"), layout) == found
 
@@ -145,7 +151,7 @@ def test_a_list_of_addresses_is_told_where_it_belongs(tmp_path, layout, name):
 def test_a_table_beside_the_folder_whose_names_begin_with_it(pictures, layout):
     write_table(pictures.parent / "captions.csv", [(f"my pictures/{number:02d}.jpg", "a bird") for number in range(24)])
     found = survey(Given(pictures), layout)
-    assert found.source.path == str(pictures.parent) and found.source.table == "captions.csv" and found.usable == 24
+    assert only(found).path == str(pictures.parent) and only(found).table == "captions.csv" and found.usable == 24
 
 
 def test_languages_of_the_data_come_before_the_one_that_is_assumed(pictures, layout):
@@ -169,7 +175,7 @@ def write_shard(path: Path, record: dict[str, Any], text: str | None = None) -> 
 def test_shards_with_captions_in_a_field_of_json(tmp_path, layout):
     write_shard(tmp_path / "00000.tar", {"alt": "a small bird", "long": "a small bird on a twig", "clip": 0.3})
     found = survey(Given(tmp_path, shards=True), layout)
-    assert (found.source.kind, found.source.caption_field, found.usable) == ("webdataset", "alt", 12)
+    assert (only(found).kind, only(found).caption_field, found.usable) == ("webdataset", "alt", 12)
     assert found.facts["fields not read"].startswith("'long'; `keep_columns` keeps")
 
 
@@ -213,7 +219,7 @@ def test_a_table_that_names_pictures_from_a_folder_inside_on(pictures, layout, t
     write_table(place, [(f"{number:02d}.jpg", "a bird") for number in range(24)])
     (pictures / "README.txt").write_text("no caption of any picture")
     found = survey(Given(pictures), layout)
-    assert (found.usable, found.source.path) == (24, str(pictures / "train"))
+    assert (found.usable, only(found).path) == (24, str(pictures / "train"))
     (pictures / "test").mkdir()
     (pictures / "test/other.jpg").write_bytes(jpeg(99))
     with pytest.raises(InputError) as told:

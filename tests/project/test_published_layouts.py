@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import FolderSource
+from flame_core.params import FolderSource, parse_params
 from flame_core.project.data_survey import survey
 from flame_core.project.folder_survey import Given
-from tests.project.test_data_survey import jpeg
+from flame_core.project.params_file import params_text
+from flame_core.shipped import shipped
+from tests.project.test_data_survey import jpeg, only
 
 NAMES = [f"{number:02d}.jpg" for number in range(24)]
 
@@ -41,8 +44,9 @@ def coco(path: Path, numbers: range = range(24)) -> None:
 
 def found_in(root: Path, layout: Layout, **given: Any) -> FolderSource:
     found = survey(Given(root, **given), layout)
-    assert found.usable == 24 and isinstance(found.source, FolderSource)
-    return found.source
+    source = only(found)
+    assert found.usable == 24 and isinstance(source, FolderSource)
+    return source
 
 
 def test_coco(tmp_path: Path, layout: Layout):
@@ -58,17 +62,37 @@ def test_coco(tmp_path: Path, layout: Layout):
     assert source.table == str(root / "annotations/captions_train2017.json")
 
 
-def test_parts_of_coco_are_sources_of_their_own(tmp_path: Path, layout: Layout):
+def test_parts_of_coco_are_sources_with_their_splits(tmp_path: Path, layout: Layout):
     root = pictures(tmp_path / "coco/train2017").parent
     pictures(root / "val2017", range(50, 60))
+    pictures(root / "unlabeled2017", range(80, 82))
     coco(root / "annotations/captions_train2017.json")
     coco(root / "annotations/captions_val2017.json", range(50, 60))
+    found = survey(Given(root), layout)
+    assert {name: (source.path, source.split) for name, source in found.sources.items()} == {
+        "coco-train2017": (str(root / "train2017"), "train"),
+        "coco-val2017": (str(root / "val2017"), "val"),
+    }
+    assert (found.usable, found.fixed) == (34, {"train": 24, "val": 10})
+    assert found.facts["val2017 (val)"].startswith("column 'caption' of captions_val2017.json")
+    assert found.facts["pictures elsewhere, left out"] == "2: unlabeled2017/80.jpg, unlabeled2017/81.jpg"
+    params = parse_params(
+        yaml.safe_load(params_text(found, layout.root, "cpu")), Path("params.yaml"), shipped("recipes")
+    )
+    assert params.sources == found.sources and params.evaluate.recall_at == [1, 2]
+
+
+def test_parts_whose_names_say_no_split_are_told(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "coco/2014").parent
+    pictures(root / "2017", range(50, 60))
+    coco(root / "annotations/captions_2014.json")
+    coco(root / "annotations/captions_2017.json", range(50, 60))
     with pytest.raises(InputError) as told:
         survey(Given(root), layout)
     said = str(told.value)
-    assert f"captions_train2017.json fits the pictures below {root / 'train2017'}" in said
-    assert f"captions_val2017.json fits those below {root / 'val2017'}" in said and "`split: val`" in said
-    found_in(root / "train2017", layout, table=root / "annotations/captions_train2017.json")
+    assert f"captions_2014.json fits the pictures below {root / '2014'}" in said
+    assert f"captions_2017.json fits those below {root / '2017'}" in said and "`split: val`" in said
+    found_in(root / "2014", layout, table=root / "annotations/captions_2014.json")
 
 
 def test_flickr8k_with_all_its_texts(tmp_path: Path, layout: Layout):
@@ -82,24 +106,25 @@ def test_flickr8k_with_all_its_texts(tmp_path: Path, layout: Layout):
     (texts / "Flickr_8k.trainImages.txt").write_text("".join(f"{name}\n" for name in NAMES))
     (texts / "readme.txt").write_text("Please cite us, and do not share the pictures.\n")
     found = survey(Given(root), layout)
-    source = found.source
+    source = only(found)
     assert isinstance(source, FolderSource) and found.usable == 24
     assert (source.path, source.table) == (str(root / "Flicker8k_Dataset"), str(texts / "Flickr8k.token.txt"))
     assert (source.delimiter, source.columns) == ("\t", ["image", "caption"])
     assert found.facts["other tables"].startswith("'Flickr8k.lemma.token.txt' also have captions")
 
 
-def test_a_table_is_about_the_pictures_beside_it(tmp_path: Path, layout: Layout):
-    """Parts of a data set may have files of the same names."""
+@pytest.mark.parametrize(("other", "split"), [("validation", "train"), ("test", None)])
+def test_a_table_is_about_the_pictures_beside_it(tmp_path: Path, layout: Layout, other: str, split: str | None):
+    """Parts of a data set may have files of the same names; a part for tests is left out."""
     root = tmp_path / "set"
-    for part in ("train", "test"):
+    for part in ("train", other):
         rows = [{"file_name": name, "text": f"a bird for the {part}"} for name in NAMES]
         (pictures(root / part) / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError) as told:
-        survey(Given(root), layout)
-    for part in ("train", "test"):
-        assert f"--table {root / part}/metadata.jsonl" in str(told.value) or f"below {root / part}" in str(told.value)
         assert found_in(root / part, layout).table == "metadata.jsonl"
+    found = survey(Given(root), layout)
+    wanted = {"set-train": split} | ({"set-validation": "val"} if split else {})
+    assert {name: source.split for name, source in found.sources.items()} == wanted
+    assert all(source.table == "metadata.jsonl" for source in found.sources.values())
 
 
 def test_a_document_with_names_of_files(tmp_path: Path, layout: Layout):
@@ -116,7 +141,7 @@ def test_a_document_beside_captioned_pictures_is_none_of_their_captions(tmp_path
         (root / name).with_suffix(".caption").write_text("a small bird")
     (root / "captions.json").write_text(json.dumps({name: ["a large bird"] for name in NAMES}))
     found = survey(Given(root), layout)
-    assert found.source.table is None and found.usable == 24
+    assert only(found).table is None and found.usable == 24
     assert found.facts["captions"] == "beside the pictures (0 .txt, 1 .json, 24 .caption)"
 
 
