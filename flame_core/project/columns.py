@@ -7,25 +7,27 @@ pictures; captions are in the column with a usual name, or else with the most wo
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from statistics import mean
+from statistics import mean, mode
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import is_blank, word_count
-from flame_core.data.picture_kinds import suffix_of
-from flame_core.data.sources.delimited import DELIMITERS
-from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.json_rows import document_records
+from flame_core.data.picture_kinds import is_picture, suffix_of
+from flame_core.data.sources.delimited import DELIMITERS, Delimiter
+from flame_core.data.sources.file_names import FileNames, without_number
+from flame_core.data.sources.json_rows import document_records, first_objects
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.record import RecordReader, answer_of, read_object, texts_in
-from flame_core.data.sources.table import NAMED_TABLES, TABLES
+from flame_core.data.sources.table import NAMED_TABLES, TABLES, TEXTS
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.regular_files import open_regular
@@ -46,6 +48,9 @@ _ROWS = 200
 _ENCODINGS = ("utf-8", "cp1252", "latin-1")
 _DOCUMENTS = 50  # that are read to see whether they are tables
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
+_PARTS = {"test", "testing", "val", "valid", "validation", "dev"}
+_ABOUT = {"lemma", "attribution", "attributions", "credits", "licence", "license", "licenses", "readme"}
+_NO_FILE = re.compile(r"://|[\t|;]")  # in an address, or in several fields
 _ADDRESS = ("http://", "https://")
 
 
@@ -59,23 +64,39 @@ class Columns:
     table: Path
     image: str
     caption: str
-    delimiter: str | None
+    delimiter: Delimiter | None
     encoding: str
     unread: tuple[str, ...] = ()
     mixed: int = 0
     headless: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The first rows of a table, whose columns were named here if it is `headless`."""
+    """The first rows of a table, whose columns were named here if it is `headless`.
+
+    `by_name` says that they are the captions of a document by the names in its column `image`.
+    """
 
     names: list[str]
     rows: Sequence[Mapping[str, Any]]
-    delimiter: str | None = None
+    delimiter: Delimiter | None = None
     encoding: str = "utf-8"
     mixed: int = 0
     headless: bool = False
+    by_name: bool = False
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A table that names pictures in a column, in a share of its rows; `texts` is the column of their captions."""
+
+    path: Path
+    head: _Head
+    column: str
+    share: float
+    texts: str | None
 
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -103,7 +124,9 @@ def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str
 def choose_columns(
     tables: Sequence[Path], folder: Path, pictures: Sequence[str], image: str | None = None, caption: str | None = None
 ) -> Columns | None:
-    """The table whose rows name the most pictures of the folder, with its columns; None if no table names any.
+    """The table whose rows name pictures of the folder, with its columns; None if no table names any.
+
+    Of several, those with captions come first, then those that are not for tests, then those that name the most.
 
     Args:
         tables: those to choose from.
@@ -117,50 +140,89 @@ def choose_columns(
         ParamsError: a named column is not there.
     """
     files = FileNames(folder, pictures)
-    heads = ((path, _read(path, files)) for path in tables)
-    found = [(path, head, *_pictured(head, files, image)) for path, head in heads if head and head.rows]
-    found = [row for row in found if row[3] >= _LEAST_NAMED or image is not None]
-    if not found:
+    found = [_found(path, head, files, image, caption) for path in tables if (head := _read(path, files, caption))]
+    named = [each for each in found if each and (each.share >= _LEAST_NAMED or image is not None)]
+    if not named:
         return None
-    path, head, column, _ = max(found, key=lambda row: row[3])
+    most = max(each.share for each in named)
+    first, *others = sorted(
+        (each for each in named if each.share >= most / 2),
+        key=lambda each: (each.texts is None, _comes_late(each.path), -each.share),
+    )
+    path, head, column, texts = first.path, first.head, first.column, first.texts
     if files.find(column):
         raise InputError(f"{path} has no header: its first line must name the columns, such as image,caption")
     for given, option in ((image, "--image-column"), (caption, "--caption-column")):
         if given is not None and given not in head.names:
             raise ParamsError(f"{option}: {path} has no column {given!r}; it has {', '.join(head.names)}")
-    texts = caption or _captioned(head, column)
     if texts is None:
-        others = ", ".join(name for name in head.names if name != column) or "no other column"
+        columns = ", ".join(name for name in head.names if name != column) or "no other column"
         raise InputError(
             f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
-            f"({others}): name it with --caption-column"
+            f"({columns}): name it with --caption-column"
         )
     unread = _unread(head, column, texts)
     own = tuple(head.names) if head.headless else ()
-    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own)
+    more = tuple(each.path for each in others if each.texts is not None)
+    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own, more)
 
 
-def nearly_named(tables: Iterable[Path], pictures: Sequence[str]) -> str:
-    """What a table calls a picture whose name it says with another folder, suffix or case, for people; or nothing."""
+def _found(path: Path, head: _Head, files: FileNames, image: str | None, caption: str | None) -> _Found | None:
+    if not head.rows:
+        return None
+    column, share = _pictured(head, files, image)
+    if path.suffix.lower() in TEXTS and not mean(_names_file(row.get(column)) for row in head.rows) > 0.5:
+        return None  # a README that mentions a picture
+    if files.find(column):
+        return _Found(path, head, column, share, None)
+    texts = (caption if caption in head.names else None) if caption else _captioned(head, column)
+    return _Found(path, head, column, share, texts)
+
+
+def _comes_late(table: Path) -> bool:
+    """Whether a table's name says that it is not for training, or that its texts are no captions as written."""
+    return not (_PARTS | _ABOUT).isdisjoint(re.findall("[a-z]+", table.name.lower()))
+
+
+def why_unread(path: Path) -> str | None:
+    """Why a table that is one document cannot be read; None if it can be."""
+    if path.suffix.lower() == ".json":
+        try:
+            with open_regular(path) as file:
+                document_records(file, ("image", "caption"))
+        except (TextError, OSError) as error:
+            return str(error)
+    return None
+
+
+def nearly_named(tables: Iterable[Path], pictures: Sequence[str], *, files_only: bool = False) -> str:
+    """What a table calls a picture whose name it says with another folder, suffix or case, for people; or nothing.
+
+    `files_only` leaves out cells that may be anything else, such as the name of a class.
+    """
     files = FileNames(Path(), pictures)
     for path in tables:
         head = _read(path)
         for row in head.rows if head else ():
             for name, cell in row.items():
-                if isinstance(cell, str) and (alike := files.alike(cell)):
+                if not isinstance(cell, str) or (files_only and (not _names_file(cell) or files.find(cell))):
+                    continue
+                if alike := files.alike(cell):
                     return f"{path.name} has {cell[:200]!r} in its column {name!r} for {alike!r}"
     return ""
 
 
 def lists_addresses(tables: Iterable[Path]) -> Path | None:
-    """The first of these tables of which a column holds addresses of the web in most of its rows; None if none does."""
+    """The first of these tables that holds addresses of the web in most of its rows, and no names of pictures."""
     for path in tables:
         head = _read(path)
         if not head or not head.rows:
             continue
-        for name in head.names:
-            if mean(str(row.get(name)).strip().lower().startswith(_ADDRESS) for row in head.rows) > 0.5:
-                return path
+        cells = [[str(row.get(name)).strip().lower() for row in head.rows] for name in head.names]
+        addresses = [[cell.startswith(_ADDRESS) for cell in own] for own in cells]
+        files = [list(map(_names_file, own)) for own in cells]
+        if any(mean(own) > 0.5 for own in addresses) and not any(mean(own) > 0.5 for own in files):
+            return path
     return None
 
 
@@ -185,7 +247,8 @@ def _unread(head: _Head, picture_column: str, captions: str) -> tuple[str, ...]:
 
 def _pictured(head: _Head, files: FileNames, given: str | None) -> tuple[str, float]:
     """The column that names or contains the most pictures, and the share of rows in which it does."""
-    shares = {name: mean(_is_picture(row.get(name), files) for row in head.rows) for name in head.names}
+    names = [name for name in head.names if name == "image" or not head.by_name]
+    shares = {name: mean(_is_picture(row.get(name), files) for row in head.rows) for name in names}
     if given is not None:
         return given, shares.get(given, 0.0)
     return max(shares.items(), key=lambda item: item[1])
@@ -199,6 +262,8 @@ def _is_picture(value: Any, files: FileNames) -> bool:
             return len(value) > 100
         case {"bytes": bytes(content)}:
             return len(content) > 100
+        case [only]:
+            return _is_picture(only, files)
         case _:
             return False
 
@@ -229,26 +294,27 @@ def _words(values: Iterable[Any]) -> float:
     plain = (value for value in values if answer_of(value) is None)  # conversations are not captions unless named
     own = (texts for value in plain for texts in texts_in(value, "en").values())
     texts = [text for some in own for text in some if not is_blank(text)]
-    return mean(map(word_count, texts)) if any(not _is_number(text) for text in texts) else 0.0
+    return mean(map(word_count, texts)) if any(not is_number(text) for text in texts) else 0.0
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a number, a date, or the like."""
     try:
         float(text)
     except ValueError:
-        return False
+        return not any(map(str.isalpha, text))
     return True
 
 
-def _read(path: Path, files: FileNames | None = None) -> _Head | None:
+def _read(path: Path, files: FileNames | None = None, caption: str | None = None) -> _Head | None:
     """The first rows of a table; None if it cannot be read as one. It has no header if its first line names a file."""
     try:
         match path.suffix.lower():
             case ".csv" | ".tsv" | ".txt" | ".token":
                 return _delimited(path, files)
             case ".json":
-                with open_regular(path) as file:
-                    return _head_of(document_records(file, ("image", "caption"))[:_ROWS])
+                about = path.stat()
+                return _document(path, caption or "caption", about.st_size, about.st_mtime_ns)
             case ".jsonl":
                 return _head_of(_objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS)))
             case _:
@@ -257,6 +323,15 @@ def _read(path: Path, files: FileNames | None = None) -> _Head | None:
                     return _Head(file.schema_arrow.names, batch.to_pylist() if batch else [])
     except (TextError, csv.Error, pa.ArrowException, OSError, UnicodeError):
         return None
+
+
+@lru_cache(maxsize=2 * _DOCUMENTS)
+def _document(path: Path, caption: str, _size: int, _changed: int) -> _Head | None:
+    """The first rows of a document, which is read as a whole, and only once; None if it is no table."""
+    with suppress(TextError), open_regular(path) as file:
+        records = document_records(file, ("image", caption))
+        return replace(_head_of(first_objects(records, _ROWS)), by_name=records.by_name)
+    return None
 
 
 def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -278,17 +353,26 @@ def _delimited(path: Path, files: FileNames | None) -> _Head:
             break
         if encoding == "utf-8":
             mixed = sum(not line.isascii() and not undecoded(line) for line in lines)
-    parsed = {delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS}
-    bare = {**parsed, "\t": [line.rstrip("\r\n").split("\t") for line in lines]}
-    for delimiter, rows in bare.items():
-        named = [files is not None and files.find(cell) is not None for cell in (rows[0] if rows else [])]
-        if len(named) > 1 and any(named):
-            names = _names(len(named), named.index(True))
-            cells = [dict(zip(names, row, strict=False)) for row in rows]
-            return _Head(names, cells, delimiter, encoding, mixed, headless=True)
-    delimiter = max(parsed, key=lambda one: len(parsed[one][0]) if parsed[one] else 0)
-    names, *rows = parsed[delimiter] or [[]]
-    return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], delimiter, encoding, mixed)
+    parsed: dict[Delimiter, list[list[str]]] = {
+        delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS
+    }
+    bare: dict[Delimiter, list[list[str]]] = {**parsed, "\t": [line.rstrip("\r\n").split("\t") for line in lines]}
+    for is_file in (lambda cell: files is not None and files.find(cell) is not None, _names_file):
+        for delimiter, rows in bare.items():
+            place = next((place for place, cell in enumerate(rows[0] if rows else []) if is_file(cell)), None)
+            if place is not None and len(rows[0]) > 1:
+                count = mode(map(len, rows))  # a caption may hold the delimiter
+                names = _names(max(count, place + 1, 2), place)
+                cells = [dict(zip(names, row, strict=False)) for row in rows]
+                return _Head(names, cells, delimiter, encoding, mixed, headless=True)
+    likeliest = max(parsed, key=lambda one: len(parsed[one][0]) if parsed[one] else 0)
+    names, *rows = parsed[likeliest] or [[]]
+    return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], likeliest, encoding, mixed)
+
+
+def _names_file(cell: Any) -> bool:
+    """Whether a cell names a file of a picture, which may be missing."""
+    return isinstance(cell, str) and not _NO_FILE.search(cell) and is_picture(without_number(cell.strip()))
 
 
 def _names(count: int, place: int) -> list[str]:

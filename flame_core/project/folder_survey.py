@@ -14,11 +14,11 @@ from typing import Any
 from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import stem_of
-from flame_core.data.sources.manifest import SIDECARS
+from flame_core.data.sources.manifest import LARGEST_TEXT, SIDECARS
 from flame_core.data.sources.record import read_object
 from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.data.sources.walk import Walk
-from flame_core.data.text_files import TextError
+from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.regular_files import open_regular
 from flame_core.names import expanded
@@ -27,14 +27,17 @@ from flame_core.project.columns import (
     Columns,
     choose_columns,
     documents_among,
+    is_number,
     lists_addresses,
     nearly_named,
     tables_among,
     unread_fields,
+    why_unread,
 )
 
 _LOOKED_AT = 100  # records beside pictures
 NAMED = 3
+_LOOKED_INTO = 1 << 16  # bytes of a text beside a picture
 _TRIED = 10  # tables, and folders of pictures
 KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
 
@@ -68,22 +71,26 @@ def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, s
     names = Walk(folder, False, Problems(), Unused()).files
     pictures = [name for name in names if is_picture(name)]
     pictured = set(map(stem_of, pictures))
-    captioned = any(suffix_of(name) in SIDECARS and stem_of(name) in pictured for name in names)
+    captioned = any(_captions_in(folder / name) for name in islice(_beside(names, pictured, SIDECARS), _LOOKED_AT))
     tables = [_given_table(given.table)] if given.table else tables_among(folder, names)
     documents = [] if given.table or captioned else documents_among(folder, names, pictured)
-    found = _of_folder(tables, folder, pictures, given) or _of_folder(documents, folder, pictures, given)
+    found, unclear = _of_tables(tables, documents, folder, pictures, given)
     fits = [] if found or captioned else _fits([*tables, *documents], folder, pictures, given)
     if len(fits) == 1 and not given.table and _all_below(fits[0].base, folder, pictures):
         found = fits[0]
     if found:
         return _table_source(found.base, found.columns, given.language or "en")
-    if (given.table or not pictures) and (listing := lists_addresses(tables)):
+    if unclear and not fits and not captioned:
+        raise unclear
+    if (given.table or not pictures) and not fits and (listing := lists_addresses(tables)):
         raise InputError(
             f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
             "--demo, then replace its sources in params.yaml by one of `kind: urls` (`flame docs sources`)"
         )
     if given.table:
-        such = f", such as {', '.join(pictures[:NAMED])}" if pictures else ", which holds none"
+        if why := why_unread(tables[0]):
+            raise InputError(f"--table: {tables[0]} cannot be read: {why}")
+        such = f", such as {', '.join(pictures[:NAMED])}" if pictures else ", which holds none: --images names another"
         raise InputError(
             f"no row of {given.table} names a picture of {folder}{such}{_what_to_do(fits, tables, folder, pictures)}"
         )
@@ -98,6 +105,9 @@ def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, s
             f"{', '.join(pictures[:NAMED])}: a column must hold those names"
             f"{_what_to_do(fits, tables, folder, pictures)}"
         )
+    objects = [path for path in documents if path.suffix.lower() == ".json"]
+    if near := nearly_named(objects, pictures, files_only=True):
+        raise InputError(f"{near}: names must be relative to {folder}, with their suffix")
     beside = Counter(suffix_of(name) for name in names if suffix_of(name) in SIDECARS)
     counts = [
         f"{beside[suffix]:,} {suffix}"
@@ -108,6 +118,35 @@ def folder_source(folder: Path, given: Given) -> tuple[FolderSource, dict[str, s
     if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
         told["fields not read"] = f"{quoted(unread)}; {KEPT}"
     return FolderSource(kind="folder", path=str(folder), language=given.language or "en"), told
+
+
+def _of_tables(
+    tables: Sequence[Path], documents: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given
+) -> tuple[_Fit | None, InputError | None]:
+    """The table with the captions, or why none of those that name pictures has any."""
+    unclear: InputError | None = None
+    texts = [path for path in documents if path.suffix.lower() != ".json"]
+    for some in (tables, [path for path in documents if path not in texts], texts):
+        try:
+            if found := _of_folder(some, folder, pictures, given):
+                return found, None
+        except InputError as error:
+            if some is not texts:  # these may be lists of a split's pictures, licences and much else
+                unclear = unclear or error
+    return None, unclear
+
+
+def _beside(names: Sequence[str], pictured: Collection[str], suffixes: Collection[str]) -> Iterator[str]:
+    return (name for name in names if suffix_of(name) in suffixes and stem_of(name) in pictured)
+
+
+def _captions_in(path: Path) -> bool:
+    """Whether a file beside a picture may hold captions: not such as have only numbers, as of boxes of objects."""
+    with suppress(OSError, TextError), open_regular(path) as file:
+        if path.suffix.lower() == ".json":
+            return not {"caption", "captions"}.isdisjoint(read_object(file.read(LARGEST_TEXT)))
+        return not all(map(is_number, decode_text(file.read(_LOOKED_INTO), "latin-1").split()))
+    return True
 
 
 def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> _Fit | None:
@@ -125,16 +164,25 @@ def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], gi
 def _fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> list[_Fit]:
     """The tables whose names are relative to a folder inside, such as that of the table, as Hugging Face's are."""
     folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures)
+    by_place: dict[Path, list[Path]] = {}
     found: list[_Fit] = []
+
+    def fit(some: Sequence[Path], place: Path) -> Columns | None:
+        above = f"{place.relative_to(folder).as_posix()}/"
+        named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
+        with suppress(InputError, ParamsError):
+            return _columns(some, place, named, given) if named else None
+        return None
+
     for table in tables[:_TRIED]:
         places = [table.parent, *(folder / name for name, _ in folders.most_common(_TRIED))]
         for place in dict.fromkeys(place for place in places if place != folder and place.is_relative_to(folder)):
-            above = f"{place.relative_to(folder).as_posix()}/"
-            named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
-            with suppress(InputError, ParamsError):
-                if named and (chosen := _columns([table], place, named, given)):
-                    found.append(_Fit(place, chosen))
-                    break
+            if fit([table], place):
+                by_place.setdefault(place, []).append(table)
+                break
+    for place, some in by_place.items():
+        if chosen := fit(some, place):
+            found.append(_Fit(place, chosen))
     return found
 
 
@@ -167,8 +215,7 @@ def _shown(path: Path, folder: Path) -> str:
 
 def _records(folder: Path, names: Sequence[str], pictured: Collection[str]) -> Iterator[dict[str, Any]]:
     """The first of the records beside pictures, without their captions."""
-    beside = (name for name in names if suffix_of(name) == ".json" and stem_of(name) in pictured)
-    for name in islice(beside, _LOOKED_AT):
+    for name in islice(_beside(names, pictured, (".json",)), _LOOKED_AT):
         with suppress(OSError, TextError), open_regular(folder / name) as file:
             yield {field: value for field, value in read_object(file.read()).items() if field != "caption"}
 
@@ -213,6 +260,12 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
             "in UTF-8"
             if chosen.mixed
             else ""
+        )
+    if chosen.others:
+        told["other tables"] = (
+            f"{', '.join(path.name for path in chosen.others[:NAMED])}{', ...' if len(chosen.others) > NAMED else ''}: "
+            "they name pictures too, and each can be a source of its own in params.yaml, with `split: val` for the "
+            "validation part"
         )
     if chosen.unread:
         told["columns not read"] = (

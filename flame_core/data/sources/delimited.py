@@ -10,12 +10,14 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from flame_core.data.sources.table import LONGEST, Row, Table
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
 
-DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+Delimiter = Literal[",", ";", "\t", "|"]
+DELIMITERS: dict[Delimiter, str] = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _LONGEST_RECORD = 1 << 24  # characters
 _REREAD = 1 << 28  # characters that may be read again because of unclosed quotes
 _PER_LINE = 64  # overhead of reading a line, in characters
