@@ -93,3 +93,9 @@ class UrlsSource(Section):
         default=[], description="addresses of one's own network that may be asked: 10.0.0.0/8:8080"
     )
     min_success: Fraction = Field(default=0.5, description="a smaller share of good addresses fails a check")
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """Those that a list must have."""
+        others = (self.licence_column, self.sha256_column, self.md5_column, *self.keep_columns)
+        return tuple(dict.fromkeys((self.url_column, self.caption_column, *filter(None, others))))

@@ -107,7 +107,7 @@ def address_sections(params: Params, layout: Layout) -> dict[str, dict[str, str]
     for name, source in params.sources.items():
         if isinstance(source, UrlsSource):
             with suppress(InputError, OSError, ValueError):  # `flame params check` tells what is wrong
-                rows = count_rows(layout.resolve(source.path))
+                rows = count_rows(layout.resolve(source.path), source.needed_columns)
                 sections[f"addresses: {name}"] = expected(rows, source, settings().workers)
     return sections
 

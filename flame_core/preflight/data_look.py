@@ -167,7 +167,7 @@ def _source(params: Params, layout: Layout, name: str, done: MadeWith) -> Source
     if isinstance(source, DebianSource | HubSource):
         return None
     if isinstance(source, UrlsSource):
-        rows = count_rows(layout.resolve(source.path))
+        rows = count_rows(layout.resolve(source.path), source.needed_columns)
         rows = min(rows, source.max_samples or rows)
         return SourceLook(pairs=round(rows * TYPICAL), complete=False, listed=False)
     if is_address(source.path):

@@ -66,7 +66,7 @@ def _folder_faults(source: FolderSource, layout: Layout, key: tuple[str, ...]) -
 def _urls_faults(source: UrlsSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:
     path = layout.resolve(source.path)
     try:
-        rows = count_rows(path)
+        rows = count_rows(path, source.needed_columns)
     except (InputError, OSError, ValueError) as error:
         yield Fault((*key, "path"), f"{error}{'' if path.exists() else _nearest(path)}")
         return

@@ -6,31 +6,22 @@ pictures; captions are in the column with a usual name, or else with the most wo
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from flame_core.data.captions_text import is_blank, word_count
 from flame_core.data.picture_kinds import suffix_of
-from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.json_rows import document_records
 from flame_core.data.sources.keys import stem_of
-from flame_core.data.sources.record import RecordReader, answer_of, read_object, texts_in
-from flame_core.data.sources.table import DELIMITED, NAMED_TABLES, TABLES
-from flame_core.data.text_files import TextError, text_lines, undecoded
+from flame_core.data.sources.record import RecordReader, answer_of, texts_in
+from flame_core.data.sources.table import NAMED_TABLES, TABLES
 from flame_core.errors import InputError, ParamsError
-from flame_core.files.regular_files import open_regular
 from flame_core.params.sources import Delimiter
+from flame_core.project.table_heads import Head, head_of, names_file, read_head
 
 CAPTION_NAMES = (
     "captions",
@@ -44,10 +35,11 @@ CAPTION_NAMES = (
     "alt",
     "title",
 )
-_ROWS = 200
-_ENCODINGS = ("utf-8", "cp1252", "latin-1")
 _DOCUMENTS = 50  # that are read to see whether they are tables
+_LARGEST_DOCUMENT = 1 << 28  # bytes: twice what COCO's captions take
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
+_PARTS = {"test", "testing", "val", "valid", "validation", "dev"}
+_ABOUT = {"lemma", "attribution", "attributions", "credits", "licence", "license", "licenses", "readme"}
 _ADDRESS = ("http://", "https://")
 
 
@@ -71,15 +63,14 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class _Head:
-    """The first rows of a table, whose columns were named here if it is `headless`."""
+class _Found:
+    """A table that names pictures in a column, in a share of its rows; `texts` is the column of their captions."""
 
-    names: list[str]
-    rows: Sequence[Mapping[str, Any]]
-    delimiter: Delimiter | None = None
-    encoding: str = "utf-8"
-    mixed: int = 0
-    headless: bool = False
+    path: Path
+    head: Head
+    column: str
+    share: float
+    texts: str | None
 
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -94,7 +85,8 @@ def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
 def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str]) -> list[Path]:
     """Files that may be tables, although others of their kind are the captions of one picture.
 
-    Those nearest to the folder come first, of these the ones with the shortest names.
+    Those nearest to the folder come first, of these the ones with the shortest names. If there are none inside, those
+    beside the folder are taken. Large ones are left out, since they are read as a whole.
 
     Args:
         folder: of the pictures.
@@ -102,16 +94,21 @@ def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str
         pictured: stems of its pictures; what has one of them belongs to that picture.
     """
     kinds = set(NAMED_TABLES) - set(TABLES)
-    own = (name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured)
-    return [
-        folder / name for name in islice(sorted(own, key=lambda name: (name.count("/"), len(name), name)), _DOCUMENTS)
-    ]
+    own = [name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured]
+    own.sort(key=lambda name: (name.count("/"), len(name), name))
+    found = [folder / name for name in own] or sorted(
+        (path for path in folder.resolve().parent.iterdir() if path.suffix.lower() in kinds and path.is_file()),
+        key=lambda path: (len(path.name), path.name),
+    )
+    return [path for path in found[:_DOCUMENTS] if path.stat().st_size <= _LARGEST_DOCUMENT]
 
 
 def choose_columns(
     tables: Sequence[Path], folder: Path, pictures: Sequence[str], image: str | None = None, caption: str | None = None
 ) -> Columns | None:
-    """The table with captions whose rows name the most pictures of the folder; None if no table names any.
+    """The table whose rows name pictures of the folder, with its columns; None if no table names any.
+
+    Of several, those with captions come first, then those that are not for tests, then those that name the most.
 
     Args:
         tables: those to choose from.
@@ -125,78 +122,100 @@ def choose_columns(
         ParamsError: a named column is not there.
     """
     files = FileNames(folder, pictures)
-    heads = ((path, _read(path, files)) for path in tables)
-    found = [(path, head, *_pictured(head, files, image)) for path, head in heads if head and head.rows]
-    found = [row for row in found if row[3] >= _LEAST_NAMED or image is not None]
-    if not found:
+    found = [_found(path, head, files, image, caption) for path in tables if (head := read_head(path, files, caption))]
+    named = [each for each in found if each and (each.share >= _LEAST_NAMED or image is not None)]
+    if not named:
         return None
-    found.sort(key=lambda row: -row[3])
-    captioned = [row for row in found if caption is not None or _captioned(row[1], row[2])]
-    path, head, column, _ = (captioned or found)[0]
+    most = max(each.share for each in named)
+    first, *others = sorted(
+        (each for each in named if each.share >= most / 2),
+        key=lambda each: (each.texts is None, _comes_late(each.path), -each.share),
+    )
+    path, head, column, texts = first.path, first.head, first.column, first.texts
     if files.find(column):
         raise InputError(f"{path} has no header: its first line must name the columns, such as image,caption")
     for given, option in ((image, "--image-column"), (caption, "--caption-column")):
         if given is not None and given not in head.names:
             raise ParamsError(f"{option}: {path} has no column {given!r}; it has {', '.join(head.names)}")
-    texts = caption or _captioned(head, column)
     if texts is None:
-        others = ", ".join(name for name in head.names if name != column) or "no other column"
+        columns = ", ".join(name for name in head.names if name != column) or "no other column"
         raise InputError(
             f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
-            f"({others}): name it with --caption-column"
+            f"({columns}): name it with --caption-column"
         )
     unread = _unread(head, column, texts)
     own = tuple(head.names) if head.headless else ()
-    others = tuple(row[0] for row in captioned[1:])
-    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own, others)
+    more = tuple(each.path for each in others if each.texts is not None)
+    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed, own, more)
 
 
-def nearly_named(tables: Iterable[Path], pictures: Sequence[str]) -> str:
-    """What a table calls a picture whose name it says with another folder, suffix or case, for people; or nothing."""
+def _found(path: Path, head: Head, files: FileNames, image: str | None, caption: str | None) -> _Found | None:
+    if not head.rows:
+        return None
+    column, share = _pictured(head, files, image)
+    if path.suffix.lower() in (".txt", ".token") and not mean(names_file(row.get(column)) for row in head.rows) > 0.5:
+        return None  # a README that mentions a picture
+    if files.find(column):
+        return _Found(path, head, column, share, None)
+    texts = (caption if caption in head.names else None) if caption else _captioned(head, column)
+    return _Found(path, head, column, share, texts)
+
+
+def _comes_late(table: Path) -> bool:
+    """Whether a table's name says that it is not for training, or that its texts are no captions as written."""
+    return not (_PARTS | _ABOUT).isdisjoint(re.findall("[a-z]+", table.name.lower()))
+
+
+def nearly_named(tables: Iterable[Path], pictures: Sequence[str], *, files_only: bool = False) -> str:
+    """What a table calls a picture whose name it says with another folder, suffix or case, for people; or nothing.
+
+    `files_only` leaves out cells that may be anything else, such as the name of a class.
+    """
     files = FileNames(Path(), pictures)
     for path in tables:
-        head = _read(path)
+        head = read_head(path)
         for row in head.rows if head else ():
             for name, cell in row.items():
-                if isinstance(cell, str) and (alike := files.alike(cell)):
+                if not isinstance(cell, str) or (files_only and (not names_file(cell) or files.find(cell))):
+                    continue
+                if alike := files.alike(cell):
                     return f"{path.name} has {cell[:200]!r} in its column {name!r} for {alike!r}"
     return ""
 
 
 def lists_addresses(tables: Iterable[Path]) -> Path | None:
-    """The first of these tables of which a column holds addresses of the web in most of its rows; None if none does."""
+    """The first of these tables that holds addresses of the web in most of its rows, and no names of pictures."""
     for path in tables:
-        head = _read(path)
+        head = read_head(path)
         if not head or not head.rows:
             continue
-        for name in head.names:
-            if mean(str(row.get(name)).strip().lower().startswith(_ADDRESS) for row in head.rows) > 0.5:
-                return path
+        cells = [[str(row.get(name)).strip().lower() for row in head.rows] for name in head.names]
+        addresses = [[cell.startswith(_ADDRESS) for cell in own] for own in cells]
+        files = [list(map(names_file, own)) for own in cells]
+        if any(mean(own) > 0.5 for own in addresses) and not any(mean(own) > 0.5 for own in files):
+            return path
     return None
 
 
 def caption_field(records: Sequence[Mapping[str, Any]]) -> str | None:
     """The field of JSON objects that holds captions; None if none seems to."""
-    return _captioned(_head_of(records), "")
+    return _captioned(head_of(records), "")
 
 
 def unread_fields(records: Sequence[Mapping[str, Any]], captions: str) -> tuple[str, ...]:
     """Fields of JSON objects that hold texts, beside that of the captions, and that no source reads."""
-    return _unread(_head_of(records), "", captions)
+    return _unread(head_of(records), "", captions)
 
 
-def _head_of(records: Sequence[Mapping[str, Any]]) -> _Head:
-    return _Head(list(dict.fromkeys(name for record in records for name in record)), list(records))
-
-
-def _unread(head: _Head, picture_column: str, captions: str) -> tuple[str, ...]:
+def _unread(head: Head, picture_column: str, captions: str) -> tuple[str, ...]:
     read = RecordReader((captions,), "en", None, None).fields
     return tuple(name for name in _worded(head, picture_column) if name not in read)
 
 
-def _pictured(head: _Head, files: FileNames, given: str | None) -> tuple[str, float]:
+def _pictured(head: Head, files: FileNames, given: str | None) -> tuple[str, float]:
     """The column that names or contains the most pictures, and the share of rows in which it does."""
-    shares = {name: mean(_is_picture(row.get(name), files) for row in head.rows) for name in head.names}
+    names = [name for name in head.names if name == "image" or not head.by_name]
+    shares = {name: mean(_is_picture(row.get(name), files) for row in head.rows) for name in names}
     if given is not None:
         return given, shares.get(given, 0.0)
     return max(shares.items(), key=lambda item: item[1])
@@ -210,11 +229,13 @@ def _is_picture(value: Any, files: FileNames) -> bool:
             return len(value) > 100
         case {"bytes": bytes(content)}:
             return len(content) > 100
+        case [only]:
+            return _is_picture(only, files)
         case _:
             return False
 
 
-def _captioned(head: _Head, picture_column: str) -> str | None:
+def _captioned(head: Head, picture_column: str) -> str | None:
     spoken = _spoken(head, picture_column)
     for usual in CAPTION_NAMES:
         for name in spoken:
@@ -224,13 +245,13 @@ def _captioned(head: _Head, picture_column: str) -> str | None:
     return max(wordy, key=wordy.__getitem__) if wordy else None
 
 
-def _spoken(head: _Head, picture_column: str) -> dict[str, float]:
+def _spoken(head: Head, picture_column: str) -> dict[str, float]:
     """The columns that hold texts, and the mean number of their words."""
     words = {name: _words([row.get(name) for row in head.rows]) for name in head.names if name != picture_column}
     return {name: count for name, count in words.items() if count}
 
 
-def _worded(head: _Head, picture_column: str) -> dict[str, float]:
+def _worded(head: Head, picture_column: str) -> dict[str, float]:
     """Those of several words."""
     return {name: count for name, count in _spoken(head, picture_column).items() if count >= 2}
 
@@ -240,78 +261,13 @@ def _words(values: Iterable[Any]) -> float:
     plain = (value for value in values if answer_of(value) is None)  # conversations are not captions unless named
     own = (texts for value in plain for texts in texts_in(value, "en").values())
     texts = [text for some in own for text in some if not is_blank(text)]
-    return mean(map(word_count, texts)) if any(not _is_number(text) for text in texts) else 0.0
+    return mean(map(word_count, texts)) if any(not is_number(text) for text in texts) else 0.0
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a number, a date, or the like."""
     try:
         float(text)
     except ValueError:
-        return False
+        return not any(map(str.isalpha, text))
     return True
-
-
-def _read(path: Path, files: FileNames | None = None) -> _Head | None:
-    """The first rows of a table; None if it cannot be read as one. It has no header if its first line names a file."""
-    try:
-        match path.suffix.lower():
-            case suffix if suffix in DELIMITED:
-                return _delimited(path, files)
-            case ".json":
-                return _document(path)
-            case ".jsonl":
-                return _head_of(_objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS)))
-            case _:
-                with pq.ParquetFile(path) as file:
-                    batch = next(file.iter_batches(batch_size=_ROWS // 4), None)
-                    return _Head(file.schema_arrow.names, batch.to_pylist() if batch else [])
-    except (TextError, csv.Error, pa.ArrowException, OSError, UnicodeError):
-        return None
-
-
-def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The JSON objects in lines; a line that is none is left out, as in the source that reads the whole table."""
-    rows = []
-    for line in lines:
-        with suppress(TextError):
-            rows += [] if undecoded(line) else [read_object(line)]
-    return rows
-
-
-@lru_cache(maxsize=_DOCUMENTS)  # it is read as a whole, and asked for with one folder of pictures after the other
-def _document(path: Path) -> _Head:
-    with open_regular(path) as file:
-        return _head_of(document_records(file, ("image", "caption"))[:_ROWS])
-
-
-def _delimited(path: Path, files: FileNames | None) -> _Head:
-    lines: list[str] = []
-    mixed = 0
-    encoding = _ENCODINGS[0]
-    for encoding in _ENCODINGS:
-        lines = [line for line in islice(text_lines(path, encoding), _ROWS) if line.strip()]
-        if not any(map(undecoded, lines)):
-            break
-        if encoding == "utf-8":
-            mixed = sum(not line.isascii() and not undecoded(line) for line in lines)
-    parsed: dict[Delimiter, list[list[str]]] = {
-        delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS
-    }
-    bare = parsed.copy()
-    bare["\t"] = [line.rstrip("\r\n").split("\t") for line in lines]
-    for delimiter, rows in bare.items():
-        named = [files is not None and files.find(cell) is not None for cell in (rows[0] if rows else [])]
-        if len(named) > 1 and any(named):
-            names = _names(len(named), named.index(True))
-            cells = [dict(zip(names, row, strict=False)) for row in rows]
-            return _Head(names, cells, delimiter, encoding, mixed, headless=True)
-    delimiter = max(parsed, key=lambda one: len(parsed[one][0]) if parsed[one] else 0)
-    names, *rows = parsed[delimiter] or [[]]
-    return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], delimiter, encoding, mixed)
-
-
-def _names(count: int, place: int) -> list[str]:
-    """Names for the columns of a text without a header, whose pictures are named at `place`."""
-    if count == 2:
-        return ["caption", "image"] if place else ["image", "caption"]
-    return ["image" if number == place else f"column{number + 1}" for number in range(count)]

@@ -218,7 +218,7 @@ def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str], elsewh
     listed = "".join(f"\n  {name}: {value}" for name, value in found.facts.items())
     wanted = (
         'write bird.txt or bird.json ({"caption": "a bird"}) beside bird.jpg, or a table captions.csv with the columns '
-        "image and caption"
+        "image and caption; --table names one that lies elsewhere"
     )
     if silent and found.usable == 0:
         raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {wanted}{listed}")

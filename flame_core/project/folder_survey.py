@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -16,12 +16,12 @@ from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.shards import SPLITS
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import stem_of
-from flame_core.data.sources.manifest import SIDECARS
+from flame_core.data.sources.manifest import LARGEST_TEXT, SIDECARS
 from flame_core.data.sources.record import read_object
 from flame_core.data.sources.splits import split_of
 from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.data.sources.walk import Walk
-from flame_core.data.text_files import TextError
+from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.regular_files import open_regular
 from flame_core.names import expanded
@@ -30,15 +30,18 @@ from flame_core.project.columns import (
     Columns,
     choose_columns,
     documents_among,
+    is_number,
     lists_addresses,
     nearly_named,
     tables_among,
     unread_fields,
 )
+from flame_core.project.table_heads import why_unread
 
 _LOOKED_AT = 100  # records beside pictures
 NAMED = 3
 _TEST = "test"  # a part that is neither trained on nor validation
+_LOOKED_INTO = 1 << 16  # bytes of a text beside a picture
 _TRIED = 10  # tables, and folders of pictures
 KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
 
@@ -72,24 +75,33 @@ def folder_sources(folder: Path, given: Given) -> tuple[dict[tuple[str, ...], Fo
     names = Walk(folder, False, Problems(), Unused()).files
     pictures = [name for name in names if is_picture(name)]
     pictured = set(map(stem_of, pictures))
-    captioned = any(suffix_of(name) in SIDECARS and stem_of(name) in pictured for name in names)
+    captioned = any(_captions_in(folder / name) for name in islice(_beside(names, pictured, SIDECARS), _LOOKED_AT))
     tables = [_given_table(given.table)] if given.table else tables_among(folder, names)
     documents = [] if given.table or captioned else documents_among(folder, names, pictured)
-    found = _of_folder(tables, folder, pictures, given) or _of_folder(documents, folder, pictures, given)
-    fits = [] if found or captioned else _fits([*tables, *documents], folder, pictures, given)
+    objects = [path for path in documents if path.suffix.lower() == ".json"]
+    groups = (tables, objects, [path for path in documents if path not in objects])
+    found, unclear = _first(groups, lambda some: _of_folder(some, folder, pictures, given))
+    fits: list[_Fit] = []
+    if not found and not captioned:
+        fits, unclear_inside = _fits(groups, folder, pictures, given)
+        unclear = unclear or unclear_inside
     if len(fits) == 1 and not given.table and _all_below(fits[0].base, folder, pictures):
         found = fits[0]
     if found:
         return {(): _table_source(found, given)}, _told(found)
     if not given.table and (parts := _parts(fits)):
         return _sources_of(parts, folder, pictures, given)
-    if (given.table or not pictures) and (listing := lists_addresses(tables)):
+    if unclear and not fits and not captioned:
+        raise unclear
+    if (given.table or not pictures) and not fits and (listing := lists_addresses(tables)):
         raise InputError(
             f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
             "--demo, then replace its sources in params.yaml by one of `kind: urls` (`flame docs sources`)"
         )
     if given.table:
-        such = f", such as {', '.join(pictures[:NAMED])}" if pictures else ", which holds none"
+        if why := why_unread(tables[0]):
+            raise InputError(f"--table: {tables[0]} cannot be read: {why}")
+        such = f", such as {', '.join(pictures[:NAMED])}" if pictures else ", which holds none: --images names another"
         raise InputError(
             f"no row of {given.table} names a picture of {folder}{such}{_what_to_do(fits, tables, folder, pictures)}"
         )
@@ -104,12 +116,42 @@ def folder_sources(folder: Path, given: Given) -> tuple[dict[tuple[str, ...], Fo
             f"{', '.join(pictures[:NAMED])}: a column must hold those names"
             f"{_what_to_do(fits, tables, folder, pictures)}"
         )
+    if near := nearly_named(objects, pictures, files_only=True):
+        raise InputError(f"{near}: names must be relative to {folder}, with their suffix")
     sidecars = {".txt": 0, ".json": 0, **Counter(suffix_of(name) for name in names if suffix_of(name) in SIDECARS)}
     counted = ", ".join(f"{count:,} {suffix}" for suffix, count in sidecars.items())
     told = {"captions": f"beside the pictures ({counted})"}
     if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
         told["fields not read"] = f"{quoted(unread)}; {KEPT}"
     return {(): FolderSource(kind="folder", path=str(folder), language=given.language or "en")}, told
+
+
+def _first(
+    groups: Sequence[Sequence[Path]], choose: Callable[[Sequence[Path]], _Fit | None]
+) -> tuple[_Fit | None, InputError | None]:
+    """The choice among tables, documents or texts, or why none of those that name pictures has their captions."""
+    unclear: InputError | None = None
+    for some in groups:
+        try:
+            if some and (found := choose(some)):
+                return found, None
+        except InputError as error:
+            if some is not groups[-1]:  # texts may be lists of a split's pictures, licences and much else
+                unclear = unclear or error
+    return None, unclear
+
+
+def _beside(names: Sequence[str], pictured: Collection[str], suffixes: Collection[str]) -> Iterator[str]:
+    return (name for name in names if suffix_of(name) in suffixes and stem_of(name) in pictured)
+
+
+def _captions_in(path: Path) -> bool:
+    """Whether a file beside a picture may hold captions: not such as have only numbers, as of boxes of objects."""
+    with suppress(OSError, TextError), open_regular(path) as file:
+        if path.suffix.lower() == ".json":
+            return not {"caption", "captions"}.isdisjoint(read_object(file.read(LARGEST_TEXT)))
+        return not all(map(is_number, decode_text(file.read(_LOOKED_INTO), "latin-1").split()))
+    return True
 
 
 def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> _Fit | None:
@@ -124,37 +166,33 @@ def _of_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], gi
     return None
 
 
-def _fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> list[_Fit]:
-    """The tables whose names are relative to a folder inside: their own, as Hugging Face's are, or one of pictures.
-
-    Raises:
-        InputError: none does, and it is not clear which column of one that names pictures has captions.
-    """
+def _fits(
+    groups: Sequence[Sequence[Path]], folder: Path, pictures: Sequence[str], given: Given
+) -> tuple[list[_Fit], InputError | None]:
+    """The tables whose names are relative to a folder inside: their own, as Hugging Face's are, or one of pictures."""
     found: dict[Path, _Fit] = {}
-    unclear: list[InputError] = []
-
-    def look(place: Path, among: Sequence[Path]) -> None:
+    unclear: InputError | None = None
+    owners = dict.fromkeys(table.parent for some in groups for table in some[:_TRIED])
+    folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures).most_common(_TRIED)
+    for place in (*owners, *(folder / name for name, _ in folders)):
         if place == folder or place in found or not place.is_relative_to(folder):
-            return
+            continue
         above = f"{place.relative_to(folder).as_posix()}/"
-        named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
-        try:
-            chosen = _columns(among, place, named, given) if named else None
-        except InputError as error:
-            unclear.append(error)
-        except ParamsError:  # it lacks a column that a person named
-            pass
-        else:
-            found.update({place: _Fit(place, chosen)} if chosen else {})
+        if not (named := [name.removeprefix(above) for name in pictures if name.startswith(above)]):
+            continue
 
-    for place in dict.fromkeys(table.parent for table in tables[:_TRIED]):
-        look(place, [table for table in tables if table.parent == place])
-    left = [table for table in tables if table.parent not in found]
-    for name, _ in Counter(PurePosixPath(name).parent.as_posix() for name in pictures).most_common(_TRIED):
-        look(folder / name, left)
-    if unclear and not found:
-        raise unclear[0]
-    return list(found.values())
+        def choose(some: Sequence[Path], place: Path = place, named: Sequence[str] = named) -> _Fit | None:
+            with suppress(ParamsError):  # it lacks a column that a person named
+                if chosen := _columns(some, place, named, given):
+                    return _Fit(place, chosen)
+            return None
+
+        own = [[table for table in some if table.parent == place] for some in groups]
+        free = [[table for table in some if table.parent not in found] for some in groups]
+        fit, why = _first(own if place in owners else free, choose)
+        unclear = unclear or why
+        found |= {place: fit} if fit else {}
+    return list(found.values()), unclear
 
 
 def _parts(fits: Sequence[_Fit]) -> list[tuple[_Fit, str]]:
@@ -214,8 +252,7 @@ def _shown(path: Path, folder: Path) -> str:
 
 def _records(folder: Path, names: Sequence[str], pictured: Collection[str]) -> Iterator[dict[str, Any]]:
     """The first of the records beside pictures, without their captions."""
-    beside = (name for name in names if suffix_of(name) == ".json" and stem_of(name) in pictured)
-    for name in islice(beside, _LOOKED_AT):
+    for name in islice(_beside(names, pictured, (".json",)), _LOOKED_AT):
         with suppress(OSError, TextError), open_regular(folder / name) as file:
             yield {field: value for field, value in read_object(file.read()).items() if field != "caption"}
 
@@ -262,7 +299,10 @@ def _told(fit: _Fit) -> dict[str, str]:
     }
     if chosen.others:
         others = quoted([path.name for path in chosen.others])
-        told["other tables"] = f"{others} also have captions of these pictures; --table chooses one"
+        told["other tables"] = (
+            f"{others} also have captions of these pictures: --table chooses one, or it becomes a source of its own in "
+            "params.yaml, with `split: val` for the validation part"
+        )
     if chosen.encoding != "utf-8":
         told["encoding"] = f"{chosen.encoding}, since {chosen.table.name} is not UTF-8" + (
             f"; but {chosen.mixed:,} of its first lines are, and their letters come out wrong: write the whole file "

@@ -123,7 +123,8 @@ def test_a_list_of_addresses_is_known_with_a_header_and_without(tmp_path):
     write_csv(tmp_path / "names.csv", ["file", "caption", "homepage"], [[n, "a bird", ""] for n in PICTURES])
     write_csv(tmp_path / "bare.tsv", rows[0], rows[1:], delimiter="\t")
     write_csv(tmp_path / "list.csv", ["caption", "url"], rows)
-    assert lists_addresses([tmp_path / "names.csv"]) is None
+    write_csv(tmp_path / "both.csv", ["file_name", "flickr_url"], [[n, f"http://x.org/{n}"] for n in PICTURES])
+    assert lists_addresses([tmp_path / "names.csv", tmp_path / "both.csv"]) is None
     assert lists_addresses([tmp_path / "names.csv", tmp_path / "bare.tsv"]) == tmp_path / "bare.tsv"
     assert lists_addresses([tmp_path / "list.csv"]) == tmp_path / "list.csv"
 
@@ -143,6 +144,68 @@ def test_columns_of_a_table_without_a_header_get_names(tmp_path, delimiter, row,
     found = choose_columns([tmp_path / "bare.csv"], tmp_path, PICTURES)
     caption = columns[max(range(len(row)), key=lambda place: len(row[place]))]
     assert (found.headless, found.image, found.caption, found.delimiter) == (columns, "image", caption, delimiter)
+
+
+def test_a_first_line_that_names_a_missing_picture_is_no_header(tmp_path):
+    (tmp_path / "t.token").write_text(
+        "gone.jpg#0\ta bird, lost\n" + "".join(f"{name}#0\ta bird\n" for name in PICTURES)
+    )
+    found = choose_columns([tmp_path / "t.token"], tmp_path, PICTURES)
+    assert found and (found.headless, found.delimiter) == (("image", "caption"), "\t")
+
+
+def test_a_caption_that_holds_the_delimiter_makes_no_column(tmp_path):
+    lines = [f"{PICTURES[0]},a bird, flying\n", *(f"{name},a bird\n" for name in PICTURES)]
+    (tmp_path / "t.txt").write_text("".join(lines))
+    found = choose_columns([tmp_path / "t.txt"], tmp_path, PICTURES)
+    assert found and found.headless == ("image", "caption")
+
+
+def test_dates_are_no_captions(tmp_path):
+    write_csv(tmp_path / "t.csv", ["file", "taken"], [[name, "2013-11-14 17:02:52"] for name in PICTURES])
+    with pytest.raises(InputError, match="not clear"):
+        chosen(tmp_path, "t.csv")
+
+
+def test_a_text_that_mentions_a_picture_is_no_table(tmp_path):
+    (tmp_path / "README.txt").write_text(f"{PICTURES[0]}, {PICTURES[1]} show birds\nThe others do not\n, either\n")
+    assert choose_columns([tmp_path / "README.txt"], tmp_path, PICTURES) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["test.csv", "train.csv", "val.csv"], "train.csv"),
+        (["captions_val2017.csv", "captions_train2017.csv"], "captions_train2017.csv"),
+        (["Flickr8k.lemma.csv", "Flickr8k.token.csv"], "Flickr8k.token.csv"),
+        (["attribution.csv", "test.csv", "z.csv"], "z.csv"),
+    ],
+)
+def test_of_several_tables_that_for_training_comes_first_and_the_others_are_named(tmp_path, names, first):
+    for name in names:
+        write_csv(tmp_path / name, ["file", "caption"], [[picture, "a bird"] for picture in PICTURES])
+    found = choose_columns([tmp_path / name for name in names], tmp_path, PICTURES)
+    assert found and found.table.name == first
+    assert sorted(path.name for path in found.others) == sorted({*names} - {first})
+
+
+def test_a_table_with_captions_comes_before_one_that_only_names_pictures(tmp_path):
+    write_csv(tmp_path / "labels.csv", ["file", "label"], [[name, "bird"] for name in PICTURES])
+    write_csv(tmp_path / "z.csv", ["file", "caption"], [[name, "a bird"] for name in [*PICTURES, "gone.jpg"]])
+    found = choose_columns([tmp_path / "labels.csv", tmp_path / "z.csv"], tmp_path, PICTURES)
+    assert found and (found.table.name, found.others) == ("z.csv", ())
+
+
+def test_captions_by_name_may_have_fields(tmp_path):
+    document = {name: {"short": "a bird", "long": "a bird on a twig", "width": 3} for name in PICTURES}
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    assert chosen(tmp_path, "t.json", caption="short") == ("image", "short")
+    assert chosen(tmp_path, "t.json") == ("image", "long")
+
+
+def test_a_document_that_mentions_a_picture_is_no_table(tmp_path):
+    (tmp_path / "metadata.json").write_text(json.dumps({"name": "my birds", "cover": PICTURES[0]}))
+    assert chosen(tmp_path, "metadata.json") is None
 
 
 def test_a_table_without_captions_is_told(tmp_path):

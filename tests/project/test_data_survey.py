@@ -121,6 +121,70 @@ def test_rows_that_cannot_be_read_and_another_encoding_are_told(pictures, layout
     assert found.facts["encoding"].startswith("cp1252, since t.csv is not UTF-8; but 1 of its first lines are")
 
 
+def write_coco(path, numbers, key="caption"):
+    """As COCO's: addresses and dates beside the names of files."""
+    path.parent.mkdir(exist_ok=True)
+    images = [
+        {"id": n, "file_name": f"{n:02d}.jpg", "coco_url": f"http://x.org/{n}", "date_captured": "2013-11-14 17:02:52"}
+        for n in numbers
+    ]
+    annotations = [{"id": n, "image_id": n, key: "a small bird" if key == "caption" else 3} for n in numbers]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+def test_captions_of_coco_among_its_other_documents(pictures, layout):
+    (pictures / "images").mkdir()
+    for path in pictures.glob("*.jpg"):
+        path.rename(pictures / "images" / path.name)
+    for name, numbers in (("train", range(16)), ("val", range(16, 24))):
+        for kind, key in (("captions", "caption"), ("instances", "category_id")):
+            write_coco(pictures / f"annotations/{kind}_{name}2017.json", numbers, key)
+    found = survey(Given(pictures), layout)
+    assert (only(found).caption_column, found.usable) == ("caption", 16)
+    assert only(found).table == str(pictures / "annotations/captions_train2017.json")
+    assert found.facts["other tables"].startswith("'captions_val2017.json' also have captions")
+    with pytest.raises(InputError, match=r"names a picture of .*annotations, which holds none: --images names another"):
+        survey(Given(pictures / "annotations/captions_train2017.json"), layout)
+
+
+def test_captions_among_texts_that_name_pictures(pictures, layout):
+    rows = range(24)
+    (pictures / "train.txt").write_text("".join(f"{n:02d}.jpg\n" for n in rows))
+    (pictures / "Annotations.txt").write_text("".join(f"{n:02d}.jpg\t{(n + 1) % 24:02d}.jpg#2\t0.5\n" for n in rows))
+    (pictures / "README.txt").write_text("Birds.\n00.jpg\n")
+    with pytest.raises(InputError, match="24 pictures are there, and none has a caption"):
+        survey(Given(pictures), layout)
+    (pictures / "tokens.txt").write_text("".join(f"{n:02d}.jpg#0\ta bird\n" for n in rows))
+    assert only(survey(Given(pictures), layout)).table == "tokens.txt"
+
+
+def test_labels_beside_pictures_hide_no_captions(pictures, layout):
+    for number in range(24):
+        (pictures / f"{number:02d}.txt").write_text("0 0.5 0.5 1e-2 0.25\n")
+    (pictures / "captions.json").write_text(json.dumps({f"{n:02d}.jpg": "a bird" for n in range(24)}))
+    assert only(survey(Given(pictures), layout)).table == "captions.json"
+
+
+def test_a_table_of_labels_hides_no_captions(pictures, layout):
+    (pictures / "labels.csv").write_text("image,label\n" + "".join(f"{n:02d}.jpg,bird\n" for n in range(24)))
+    with pytest.raises(InputError, match=r"labels.csv names pictures .* not clear \(label\)"):
+        survey(Given(pictures), layout)
+    (pictures / "captions.json").write_text(json.dumps({f"{n:02d}.jpg": "a bird" for n in range(24)}))
+    assert only(survey(Given(pictures), layout)).table == "captions.json"
+    for number in range(24):
+        (pictures / f"{number:02d}.txt").write_text("a small bird\n")
+    assert only(survey(Given(pictures), layout)).table is None
+
+
+def test_a_document_that_cannot_be_used_is_told(pictures, layout):
+    (pictures / "c.json").write_text('{"00.jpg": ')
+    with pytest.raises(InputError, match=r"--table: .*c\.json cannot be read: not JSON"):
+        survey(Given(pictures, table=pictures / "c.json"), layout)
+    (pictures / "c.json").write_text(json.dumps([{"image": f"D:\\birds\\{n:02d}.jpg"} for n in range(24)]))
+    with pytest.raises(InputError, match=r"c\.json has .* in its column 'image' for '00\.jpg': names must be relative"):
+        survey(Given(pictures), layout)
+
+
 def test_columns_that_are_not_read_are_told(pictures, layout):
     rows = [["image", "caption", "caption_de"], *([f"{n:02d}.jpg", "a bird", "ein Vogel"] for n in range(24))]
     with (pictures / "captions.csv").open("w", newline="") as file:

@@ -67,11 +67,10 @@ class ListReader:
     def _rows(self, place: Path, path: Path) -> Iterator[tuple[int, Row]]:
         params = self.params
         delimited = kind_of_table(path) in DELIMITED
-        others = (params.licence_column, params.sha256_column, params.md5_column, *params.keep_columns)
         table = Table(
             path=place,
             picture_column=None,
-            needed=tuple(dict.fromkeys((params.url_column, params.caption_column, *filter(None, others)))),
+            needed=params.needed_columns,
             others=(),
             encoding="utf-8",
             delimiter="\t" if kind_of_table(path) == ".tsv" else None,

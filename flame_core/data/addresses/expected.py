@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import zlib
+from collections.abc import Sequence
 from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -36,24 +37,24 @@ _PIECE = 1 << 20
 _LATENCY = 0.4  # seconds per request, assumed; a rate of connections / latency
 
 
-def count_rows(path: Path) -> int:
-    """Rows of a list: exact for .parquet and .json, packed or not; lines for the other kinds.
+def count_rows(path: Path, columns: Sequence[str] = ("url", "caption")) -> int:
+    """Rows of a list with these columns: exact for .parquet and .json, packed or not; lines for the other kinds.
 
     Raises:
         InputError: there is no list, or a file of it is damaged; names it.
         OSError: it cannot be read.
     """
-    return sum(_rows(each) for each in table_files(path, LIST))
+    return sum(_rows(each, columns) for each in table_files(path, LIST))
 
 
-def _rows(path: Path) -> int:
+def _rows(path: Path, columns: Sequence[str]) -> int:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             match kind_of_table(path):
                 case ".parquet":
                     return _parquet_rows(file)
                 case ".json":
-                    return len(document_records(file, ("url", "caption")))
+                    return len(document_records(file, columns))
                 case _:
                     return _lines(file)
     except (TextError, EOFError, zlib.error, pa.ArrowException, OSError) as error:

@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from flame_core.data.picture_kinds import is_picture
+
 
 class FileNames:
     """The files of a source, named relative to `folder`; messages show only those of `shown`, by default all."""
@@ -70,8 +72,14 @@ def spellings(name: str, roots: Iterable[str]) -> Iterator[str]:
                 yield path[len(root.rstrip("/")) + 1 :]
         yield PurePosixPath(text).as_posix()
         yield path
-    if numbered := _NUMBERED.fullmatch(name.strip()):
-        yield from spellings(numbered[1], roots)
+    if (unnumbered := without_number(name.strip())) != name.strip():
+        yield from spellings(unnumbered, roots)
+
+
+def without_number(name: str) -> str:
+    """The name of a picture without the number of a caption; any other name, such as `dog #2`, as it is."""
+    numbered = _NUMBERED.fullmatch(name)
+    return numbered[1] if numbered and is_picture(numbered[1]) else name
 
 
 def _folded(name: str) -> str:

@@ -73,9 +73,7 @@ def _with_texts(value: Any) -> Any:
 
 
 def _values(records: Records, name: str) -> Iterator[Any]:
-    """The values of a column; blank cells have none."""
-    values = (record.get(name) for record in records)
-    return (value for value in values if value is not None and (not isinstance(value, str) or value.strip()))
+    return (value for record in records if (value := record.get(name)) is not None)
 
 
 def read_column(raw: Path, name: str) -> Iterator[tuple[str, str | None, Any]]:

@@ -199,6 +199,12 @@ def _by_language(value: Mapping[Any, Any]) -> bool:
     return all(is_language(meant_code(str(code))) for code in value)
 
 
+def is_record(value: Mapping[str, Any], captions: str) -> bool:
+    """Whether a mapping has fields, such as `captions`, and is not itself the value of that field."""
+    own = any(isinstance(value.get(name), str) for name in _OF_RECORD)
+    return captions in value or not (own or _by_language(value))
+
+
 def keyword_list(value: Any) -> list[str]:
     """Keywords from a list, or from a text that separates them by `;` or, if it has no `;`, by `,`."""
     if isinstance(value, str):

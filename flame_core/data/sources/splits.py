@@ -37,6 +37,11 @@ def in_split(pair: RawPair, split: Split | None) -> RawPair:
     return pair if split is None or left_out else replace(pair, split=split)
 
 
+def is_split(word: str) -> bool:
+    """Whether a word that names a part of a data set means a split, or `test`."""
+    return _word(word) in {*_WORDS, "test", "testing"}
+
+
 def _word(value: Any) -> str:
     if value is None or value != value:  # empty cells of tables: null and NaN
         return ""

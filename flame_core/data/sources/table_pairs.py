@@ -1,13 +1,13 @@
 """The pairs of a folder whose captions are in one table: one per picture in the folder or in the table.
 
 Rows of the same picture are combined. A row names a file (`file_names.py`) or contains the picture: its bytes, or
-Hugging Face's `{bytes, path}`. Pictures in the table are written to a file beside the list of pairs; then the folder's
-pictures are copied there too, so that a source has all its pictures in one place.
+Hugging Face's `{bytes, path}`; a list of one of these counts as it. Pictures in the table are written to a file beside
+the list of pairs; then the folder's pictures are copied there too, so that a source has all its pictures in one place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,18 +101,18 @@ class TablePairs:
         for name in sorted({*self._files, *self._lost}):
             if name in self._files:
                 picture = self._on_disk.get(name) or _Picture(name, None)
-                yield self._pair(stem_of(name), self._image(self._files[name]), picture, unused), picture.rows
+                yield self._pair(stem_of(name), self._image(self._files[name]), picture, unused), _filled(picture.rows)
             else:
                 stem = stem_of(name.strip())
                 picture = self._lost[name]
                 pair = self._pair(stem, None, picture, unused, self._names.why_missing(name))
-                yield replace(pair, unread=self._unread.find(name)), picture.rows
+                yield replace(pair, unread=self._unread.find(name)), _filled(picture.rows)
         used: set[str] = set()
         for sha256, picture in self._embedded.items():
             stem = stem_of(picture.name)
             if picture.image is not None:
                 key = f"{stem}-{sha256[:12]}" if stem in used else stem
-                yield self._pair(key, picture.image, picture, unused), picture.rows
+                yield self._pair(key, picture.image, picture, unused), _filled(picture.rows)
             used.add(stem)
 
     def _image(self, entry: SourceFile) -> ImageRef:
@@ -128,6 +128,13 @@ class TablePairs:
                 self._table.damaged(f"row {number}", "has no caption, and other rows of its picture have one")
         folders = folders_of(stem)
         return self._reader.pair(safe_key(stem), image, picture.rows, folders=folders, missing=missing, unused=unused)
+
+
+def _filled(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of a picture; of several, without blank cells, so that the first one that says something counts."""
+    if len(rows) < 2:
+        return rows
+    return [{name: value for name, value in row.items() if not isinstance(value, str) or value.strip()} for row in rows]
 
 
 def _speaks(value: Any) -> bool:
@@ -148,6 +155,8 @@ def _picture(value: Any) -> tuple[str | None, bytes | None]:
             return name and (name.name if name.is_absolute() else name.as_posix()), content
         case {"path": str(path)}:
             return _picture(path)
+        case [only]:
+            return _picture(only)
         case _:
             return None, None
 

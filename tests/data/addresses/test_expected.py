@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def test_the_plan_and_the_check_of_params_count_the_list(tmp_path: Path):
     assert look(params, layout).pairs == 7701
     (fault,) = (fault for fault in source_faults(params, layout) if fault.key[0] == "sources")
     assert fault.key == ("sources", "web", "contact") and "10,001 addresses" in fault.message
+
+
+def test_a_document_of_columns_has_as_many_addresses_as_its_columns_are_long(tmp_path: Path):
+    addresses = [f"http://a.org/{number}" for number in range(10_001)]
+    document = {"image_urls": addresses, "captions": ["c"] * 10_001, "user_ids": ["u"] * 10_001}
+    (tmp_path / "sbu.json").write_text(json.dumps(document))
+    source = {"kind": "urls", "path": "sbu.json", "url_column": "image_urls", "caption_column": "captions"}
+    params, layout = pipeline_params({"web": source}), Layout.find(tmp_path)
+    assert address_sections(params, layout)["addresses: web"]["addresses"] == "10,001"
+    assert look(params, layout).pairs == 7701
+    assert [fault.key for fault in source_faults(params, layout)][:1] == [("sources", "web", "contact")]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".parquet.gz"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.data.sources.file_names import FileNames
+from flame_core.data.sources.file_names import FileNames, spellings
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
 FILES = [
@@ -39,6 +39,7 @@ def names(tmp_path: Path) -> FileNames:
         (f"both/{COMPOSED}", f"both/{COMPOSED}"),
         (f"both/{DECOMPOSED}", f"both/{DECOMPOSED}"),
         ("img/x\\y.jpg", "img/x\\y.jpg"),
+        ("img\\a.jpg#4", "img/a.jpg"),
     ],
 )
 def test_names_that_are_found(names: FileNames, name: str, file: str):
@@ -55,6 +56,11 @@ def test_absolute_paths_within_the_folder(names: FileNames, tmp_path: Path, fold
 )
 def test_no_other_file_is_taken(names: FileNames, name: str):
     assert names.find(name) is None
+
+
+def test_a_number_is_one_of_a_caption_only_behind_a_picture():
+    assert list(dict.fromkeys(spellings("dog.jpg#2", []))) == ["dog.jpg#2", "dog.jpg"]
+    assert list(dict.fromkeys(spellings("dog #2", []))) == ["dog #2"]
 
 
 def test_a_sibling_folder_with_the_same_beginning_is_outside(names: FileNames, tmp_path: Path):

@@ -109,6 +109,35 @@ def by_name_with_fields(root: Path) -> dict[str, Any]:
     return {"table": "../captions.json", "image_column": "file"}
 
 
+def by_name_with_lists_of_records(root: Path) -> dict[str, Any]:
+    write_json(root / "captions.json", {name: [{"caption": text, "by": 7} for text in TEXTS[name]] for name in NAMES})
+    return {"table": "../captions.json"}
+
+
+def by_name_with_other_fields(root: Path) -> dict[str, Any]:
+    write_json(root / "captions.json", {name: {"captions": TEXTS[name], "width": 9} for name in NAMES})
+    return {"table": "../captions.json", "caption_column": "captions"}
+
+
+def by_split(root: Path) -> dict[str, Any]:
+    rows = [{"image": name, "caption": TEXTS[name]} for name in NAMES]
+    write_json(root / "annotation.json", {"train": rows[:2], "validation": rows[2:3], "test": rows[3:]})
+    return {"table": "../annotation.json"}
+
+
+def annotations_that_name_their_files(root: Path) -> dict[str, Any]:
+    rows = [{"file_name": name, "caption": text} for name in NAMES for text in TEXTS[name]]
+    write_json(root / "c.json", {"images": [{"file_name": name} for name in NAMES], "annotations": rows})
+    return {"table": "../c.json", "image_column": "file_name"}
+
+
+def messages(root: Path) -> dict[str, Any]:
+    rows = [[{"role": "assistant", "content": text}] for name in NAMES for text in TEXTS[name]]
+    places = [name for name in NAMES for _ in TEXTS[name]]
+    write_json(root / "sft.json", [{"messages": said, "images": [at]} for at, said in zip(places, rows, strict=True)])
+    return {"table": "../sft.json", "image_column": "images", "caption_column": "messages"}
+
+
 def pandas_columns(root: Path) -> dict[str, Any]:
     rows = [(name, text) for name in NAMES for text in TEXTS[name]]
     columns = {name: {str(number): row[place] for number, row in enumerate(rows)} for place, name in enumerate("ab")}
@@ -134,6 +163,11 @@ def lists_of_columns(root: Path) -> dict[str, Any]:
         records_under_a_name,
         by_name,
         by_name_with_fields,
+        by_name_with_other_fields,
+        by_name_with_lists_of_records,
+        by_split,
+        annotations_that_name_their_files,
+        messages,
         pandas_columns,
         lists_of_columns,
     ],
@@ -146,7 +180,8 @@ def test_every_caption_of_every_picture_is_there(root: Path, publish: Callable[[
         f"{above}{name[0]}": TEXTS[name] for name in NAMES
     }
     assert all(pair.image for pair in pairs.values()) and not about["problems"]
-    assert {pair.split for pair in pairs.values()} == {"train" if publish is karpathy else None}
+    splits = {karpathy: ["train"] * 4, by_split: ["train", "train", "val", "test"]}
+    assert [pair.split for pair in pairs.values()] == splits.get(publish, [None] * 4)
 
 
 def test_an_image_of_coco_without_a_caption_and_a_caption_without_an_image(root: Path):
@@ -169,6 +204,38 @@ def test_an_image_of_coco_without_a_caption_and_a_caption_without_an_image(root:
         "image 6 has the id 10 of another one",
         "annotation 2 is about the image 1000, which `images` does not list",
     ]
+
+
+def test_images_and_annotations_of_coco_without_a_number_belong_to_nothing(root: Path):
+    params = coco(root)
+    path = root / "annotations/captions_train2017.json"
+    document = json.loads(path.read_text())
+    del document["images"][0]["id"], document["annotations"][2]["image_id"]
+    write_json(path, document)
+    pairs, about = listed(root, **params)
+    assert [pair.captions.get("en", []) for pair in pairs.values()] == [
+        [],
+        TEXTS["1.png"][1:],
+        *map(TEXTS.get, NAMES[2:]),
+    ]
+    assert [problem["detail"] for problem in about["problems"]] == [
+        "image 1 has no id",
+        "annotation 1 is about the image 10, which `images` does not list",
+        "annotation 2 is about the image 10, which `images` does not list",
+        "annotation 3 is about the image None, which `images` does not list",
+    ]
+
+
+def test_the_licence_of_an_image_of_coco_is_the_one_that_its_number_means(root: Path):
+    params = coco(root)
+    path = root / "annotations/captions_train2017.json"
+    document = json.loads(path.read_text())
+    document["licenses"] = [{"id": 1, "name": "Attribution License"}, {"id": 2, "url": "http://x.org/2", "name": " "}]
+    for image, number in zip(document["images"], (1, 1, 7, None), strict=True):
+        image["license"] = number
+    write_json(path, document)
+    pairs, _ = listed(root, licence="CC0", **params)
+    assert [pair.licence for pair in pairs.values()] == ["Attribution License"] * 2 + ["CC0"] * 2
 
 
 def test_the_first_answer_of_a_conversation_is_a_caption(root: Path):
@@ -196,6 +263,7 @@ def test_the_first_answer_of_a_conversation_is_a_caption(root: Path):
         ('{"images": [{"id": 1}], "categories": [{"id": 2}]}', "none of the forms"),
         ('[{"image": "0.png", "text": "x"}]', "has no column 'caption'; it has image, text"),
         ("[" * 100_000, "nested more than"),
+        ('{"image": "0.png"}\n{"image": "1.png"}', r"line 2 column 1 .*; with a record in each line, it is a \.jsonl"),
         (b'[{"image": "\xff"}]', "is not utf-8"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.folder import Folder
+from flame_core.data.sources.kept_columns import read_column
 from flame_core.data.sources.listing import check_manifest, read_pairs, read_source
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.params import FolderSource
@@ -191,3 +192,11 @@ def test_a_picture_in_a_table_may_have_a_path_that_names_nothing(folder: Path):
     pq.write_table(pa.Table.from_pylist(rows), folder / "t.parquet")
     pairs, problems, _ = _download(folder, table="t.parquet")
     assert ([_bytes(pair) for pair in pairs.values()], problems) == ([png(1)], [])
+
+
+def test_blank_cells_are_kept_as_they_are_unless_another_row_of_the_picture_has_a_value(folder: Path):
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(png(number))
+    (folder / "t.csv").write_text("image,caption,note\n0.png,A drawing,\n1.png,A drawing, \n1.png,Another,seen\n")
+    _, _, raw = _download(folder, table="t.csv", keep_columns=["note"])
+    assert [value for _, _, value in read_column(raw, "note")] == ["", "seen"]
