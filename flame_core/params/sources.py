@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
@@ -59,6 +61,9 @@ def _here(path: str) -> str:
     return path
 
 
+_WITH_COLUMNS = (".json", ".jsonl", ".parquet")  # tables that name their columns
+
+
 class FolderSource(_LocalSource):
     """A folder of pictures with captions beside them (`.txt`, `.caption`, `.json`) or in one table."""
 
@@ -105,10 +110,24 @@ class FolderSource(_LocalSource):
         if self.table is not None and self.image_column in self.keep_columns:
             said = f"{self.image_column!r} is the column of the pictures (`image_column`), which is not kept"
             faults.append((("keep_columns",), said))
-        if self.columns is not None and self.table is None:
-            faults.append((("columns",), "names the columns of a `table`, and there is none"))
-        refuse(faults, info)
+        refuse([*faults, *self._column_faults()], info)
         return self
+
+    def _column_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """What does not fit `columns`, if they are given."""
+        if self.columns is None:
+            return
+        if self.table is None:
+            yield ("columns",), "names the columns of a `table`, and there is none"
+        elif PurePosixPath(self.table).suffix.lower() in _WITH_COLUMNS:
+            yield ("columns",), f"{self.table} names its columns itself: leave `columns` out"
+        if len(set(self.columns)) < len(self.columns):
+            yield ("columns",), "names a column twice"
+        for key in ("image_column", "caption_column", "group_field"):
+            if (name := getattr(self, key)) is not None and name not in self.columns:
+                yield (key,), f"{name!r} is not one of `columns`: {', '.join(self.columns)}"
+        if absent := [name for name in self.keep_columns if name not in self.columns]:
+            yield ("keep_columns",), f"{absent[0]!r} is not one of `columns`: {', '.join(self.columns)}"
 
 
 def _pattern(value: str) -> str:

@@ -53,7 +53,7 @@ class UrlsSource(Section):
         description="the list, or a folder of lists: .csv, .tsv, .parquet, .jsonl or .json, each also with .gz"
     )
     columns: list[str] | None = Field(
-        default=None, description="names of the columns of a .csv or .tsv without a header, such as [caption, url]"
+        default=None, description="names of the columns of a delimited text without a header, such as [caption, url]"
     )
     url_column: str = Field(default="url", description="column with the picture's address")
     caption_column: str = Field(default="caption", description="a text, a list of texts, or {language: texts}")

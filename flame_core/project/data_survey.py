@@ -31,15 +31,13 @@ from flame_core.project.columns import (
     caption_field,
     unread_fields,
 )
-from flame_core.project.folder_survey import KEPT, Given, folder_sources, quoted
+from flame_core.project.folder_survey import KEPT, NAMED, Given, folder_sources, quoted
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
 _DECODED = 100
 _READ_WHOLE = 4 << 30  # bytes of shards; of more, only the first shard is read
 _ROWS = 4096
-_NAMED = 3
-_TRIED = 10  # tables, and folders of pictures
 
 
 @dataclass
@@ -186,8 +184,8 @@ def _count(found: Survey, listed: _Listed, scale: float) -> None:
     found.facts["pictures with captions"] = f"{about_}{round(whole * scale):,}"
     found.facts["languages"] = ", ".join(f"{code} {count:,}" for code, count in found.languages.most_common()) or "none"
     if elsewhere:
-        named = ", ".join(f"{shown(split)} {count:,}" for split, count in elsewhere.most_common(_NAMED))
-        found.facts["pairs of other splits, left out"] = named + (", ..." if len(elsewhere) > _NAMED else "")
+        named = ", ".join(f"{shown(split)} {count:,}" for split, count in elsewhere.most_common(NAMED))
+        found.facts["pairs of other splits, left out"] = named + (", ..." if len(elsewhere) > NAMED else "")
     if silent:
         found.facts["pictures without a caption"] = _some(silent)
     if without:
@@ -233,7 +231,7 @@ def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str], elsewh
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{len(names):,}: {', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}"
+    return f"{len(names):,}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
 
 
 def _name(folder: str) -> str:
@@ -255,14 +253,14 @@ def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str
         records += map(dict, own)
         if number >= _DECODED:
             break
-    told = {"captions": "in the .txt of each sample"}
+    told = {"captions": "in the .txt or .caption of each sample"}
     name = source.caption_field
     if not texts:
         name = given.caption_column or caption_field(records)
         if name is None:
             fields = ", ".join(sorted({name for record in records for name in record})) or "none"
             raise InputError(
-                f"{folder / first} holds no .txt, and which field of its .json has captions is not clear ({fields}): "
+                f"{folder / first} holds no .txt or .caption, and which field of its .json has captions is not clear ({fields}): "
                 "name it with --caption-column"
             )
         source = source.model_copy(update={"caption_field": name})

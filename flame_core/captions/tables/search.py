@@ -22,7 +22,7 @@ from flame_core.data.captions_text import clean_caption
 from flame_core.data.shards import INDEX, read_index
 from flame_core.data.sources.accounting import Problems
 from flame_core.data.sources.listing_writer import plain
-from flame_core.data.sources.record import texts_in
+from flame_core.data.sources.record import RECORDS, texts_in
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -77,7 +77,7 @@ def find_texts(
     """
     try:
         rows = _opened(params, sources, layout, sha256)
-        inputs = {"unit": "texts", **rows.inputs, "index": read_digests(layout.shards)[INDEX]}
+        inputs = {"unit": "texts", "records": RECORDS, **rows.inputs, "index": read_digests(layout.shards)[INDEX]}
         unit = WorkCache(layout.work, "caption").get(inputs, _Search(rows, sources, layout).write)
     except InputError as error:
         raise InputError(f"{key}: {error}") from None

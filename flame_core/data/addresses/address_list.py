@@ -1,4 +1,4 @@
-"""Reads lists of addresses as people have them: .csv, .tsv, .parquet and .jsonl, each also with .gz.
+"""Reads lists of addresses as people have them: .csv, .tsv, .parquet, .jsonl and .json, each also with .gz.
 
 CC3M's and CC12M's files are .tsv without a header and without quotes: `columns` names theirs. A row that cannot be read
 costs only itself and becomes a problem of the source.

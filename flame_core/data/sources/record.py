@@ -180,15 +180,15 @@ def answer_of(value: Any) -> str | None:
     return None
 
 
-def _written(text: str) -> list[str] | dict[str, Any] | None:
-    """The list of texts, or the mapping by language, that a text is as a whole, also an empty one; else None."""
+def _written(text: str) -> list[Any] | dict[str, Any] | None:
+    """The list of texts, the conversation or the texts by language that a text is as a whole, or an empty one."""
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return None
     value: Any = None
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        value = json.loads(text) if text.startswith(("{", '["')) else ast.literal_eval(text)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = json.loads(text) if text.startswith(("{", '["', '[{"')) else ast.literal_eval(text)
+    if isinstance(value, list) and (all(isinstance(item, str) for item in value) or answer_of(value) is not None):
         return value
     if isinstance(value, dict) and _by_language(value):
         return value
@@ -231,12 +231,8 @@ def read_json(content: bytes | str, encoding: str = "utf-8") -> Any:
         TextError: `content` is no JSON, or is nested far too deeply.
     """
     try:
-        return json.loads(_decoded(content, encoding))
-    except RecursionError:
-        raise TextError(f"nested more than {_DEEPEST} deep") from None
-    except TextError:
-        raise
-    except ValueError as error:
+        return _loads(_decoded(content, encoding))
+    except json.JSONDecodeError as error:
         raise TextError(f"not JSON: {error}") from None
 
 
@@ -248,16 +244,25 @@ def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]
     """
     content = _decoded(content, encoding)
     try:
-        value = json.loads(content)
-    except RecursionError:
-        raise TextError(f"nested more than {_DEEPEST} deep") from None
-    except ValueError:
+        value = _loads(content)
+    except json.JSONDecodeError:
         raise TextError("not a JSON object") from None
     if not isinstance(value, dict):
         raise TextError("not a JSON object")
     if content.count("[") + content.count("{") > _DEEPEST and too_deep(value):
         raise TextError(f"nested more than {_DEEPEST} deep")
     return value
+
+
+def _loads(content: str) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise TextError(f"nested more than {_DEEPEST} deep") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:  # a number of too many digits
+        raise json.JSONDecodeError(str(error), content, 0) from None
 
 
 def _decoded(content: bytes | str, encoding: str) -> str:

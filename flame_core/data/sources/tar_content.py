@@ -20,7 +20,7 @@ from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.manifest import LARGEST_PICTURE, LARGEST_TEXT
 from flame_core.data.sources.record import read_object
 from flame_core.data.sources.tar_headers import Member, read_members
-from flame_core.data.sources.tar_samples import TEXTS, Parts, group_members
+from flame_core.data.sources.tar_samples import CAPTIONED, Parts, group_members
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.files.regular_files import open_regular
 from flame_core.names import printable
@@ -85,14 +85,14 @@ def _read(
     unread = parts.unread
     for kind, member in parts.members.items():
         name = printable(f"{shard}/{member.name}")
-        largest = LARGEST_TEXT if kind in TEXTS else LARGEST_PICTURE
+        largest = LARGEST_TEXT if kind in CAPTIONED else LARGEST_PICTURE
         if member.size > largest:
             told = f"has {member.size:,} bytes, more than the {largest:,} that are read"
             problems.append(Problem(name, "damaged_member", told))
-            unread = name if kind not in TEXTS else unread
+            unread = name if kind not in CAPTIONED else unread
             continue
         content = _content(file, member)
-        if kind not in TEXTS:
+        if kind not in CAPTIONED:
             images.append(ImageRef(path, member.offset, member.size, hashlib.sha256(content).hexdigest()))
             continue
         try:

@@ -26,8 +26,8 @@ from flame_core.files.regular_files import is_hidden
 from flame_core.names import printable
 
 PICTURES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
-TEXTS = frozenset(suffix.removeprefix(".") for suffix in SIDECARS)
-_READ = PICTURES | TEXTS
+CAPTIONED = frozenset(suffix.removeprefix(".") for suffix in SIDECARS)
+_READ = PICTURES | CAPTIONED
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Parts:
     @property
     def whole(self) -> bool:
         """Whether it has a picture and a member that may hold a caption."""
-        return bool(self.pictures) and not TEXTS.isdisjoint(self.members)
+        return bool(self.pictures) and not CAPTIONED.isdisjoint(self.members)
 
 
 def group_members(shard: str, members: Iterable[Member], problems: list[Problem], unused: Unused) -> list[Parts]:
@@ -95,7 +95,7 @@ def _leave_compounds(shard: str, groups: dict[str, list[tuple[str, Member]]], un
     plain = groups.keys() - dotted.keys()
     for key, (base, extensions) in dotted.items():
         kinds = {kind for kind, _ in groups[key]}
-        whole = not kinds.isdisjoint(PICTURES) and not kinds.isdisjoint(TEXTS)
+        whole = not kinds.isdisjoint(PICTURES) and not kinds.isdisjoint(CAPTIONED)
         if not whole and (base in plain or all(times[extension] > 1 for extension in extensions)):
             for extension, (_, member) in zip(extensions, groups.pop(key), strict=True):
                 unused.add("unsupported_member", f"{shard}/{member.name}", f".{extension}")

@@ -340,19 +340,21 @@ def test_a_source_may_be_one_split(root: Path, split: str, found: list[str]):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ({"columns": ["image", "caption"]}, "names the columns of a `table`, and there is none"),
         (
-            {"table": "../t.txt", "columns": ["file", "caption"]},
-            r"has no column 'image'; it has caption, file \(`columns`",
+            {"table": "t.jsonl", "columns": ["image", "caption"]},
+            "t.jsonl names its columns itself: leave `columns` out",
         ),
-        ({"table": "../t.txt", "columns": ["image", "image"]}, "names a column twice"),
-        ({"table": "../t.jsonl", "columns": ["image", "caption"]}, "names its columns itself: leave out `columns`"),
+        ({"table": "t.txt", "columns": ["image", "image", "caption"]}, "names a column twice"),
+        ({"table": "t.txt", "columns": ["file", "caption"]}, "'image' is not one of `columns`: file, caption"),
+        ({"table": "t.txt", "columns": ["image", "text"]}, "'caption' is not one of `columns`"),
+        ({"table": "t.txt", "columns": ["image", "caption"], "keep_columns": ["long"]}, "'long' is not one of"),
+        ({"table": "t.txt", "columns": ["image", "caption"], "group_field": "album"}, "'album' is not one of"),
     ],
 )
-def test_columns_that_do_not_fit_a_table_are_told(root: Path, params: dict[str, Any], message: str):
-    (root / "t.txt").write_text("0.png\ta\n")
-    (root / "t.jsonl").write_text('{"image": "0.png", "caption": "a"}\n')
-    with pytest.raises(InputError, match=message):
-        listed(root, **params)
+def test_columns_that_do_not_fit_are_refused(params: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        FolderSource(kind="folder", path="unused", **params)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

@@ -38,6 +38,8 @@ READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
         ),
         ({"captions": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a"}]}, {"de": ["a"]}),
         ({"captions": [{"from": "human", "value": "What is it?"}]}, {}),
+        ({"caption": '[{"from": "human", "value": "?"}, {"from": "gpt", "value": "a boat"}]'}, {"de": ["a boat"]}),
+        ({"caption": "[{'from': 'human', 'value': '?'}, {'from': 'gpt', 'value': 'a boat'}]"}, {"de": ["a boat"]}),
         ({"captions": [{"en": "One", "fr": "Un"}, "Eins"]}, {"en": ["One"], "fr": ["Un"], "de": ["Eins"]}),
         ({"caption": '["A dog runs.", "A cat."]'}, {"de": ["A dog runs.", "A cat."]}),
         ({"caption": "['A dog\\'s tail', 'A cat']"}, {"de": ["A dog's tail", "A cat"]}),
