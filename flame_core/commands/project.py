@@ -27,9 +27,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="A new folder for the project.")],
     images: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder of pictures with captions beside them (.txt, .caption, .json) or in a table; or the table."
-        ),
+        typer.Option(help="A folder of pictures with captions beside them or in a table; or the table."),
     ] = None,
     shards: Annotated[Path | None, typer.Option(help="A folder of webdataset shards (.tar).")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's data: Debian's Tux Paint stamps.")] = False,

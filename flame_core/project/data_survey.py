@@ -260,8 +260,8 @@ def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str
         if name is None:
             fields = ", ".join(sorted({name for record in records for name in record})) or "none"
             raise InputError(
-                f"{folder / first} holds no .txt or .caption, and which field of its .json has captions is not clear ({fields}): "
-                "name it with --caption-column"
+                f"{folder / first} holds no .txt or .caption, and which field of its .json has captions is not clear "
+                f"({fields}): name it with --caption-column"
             )
         source = source.model_copy(update={"caption_field": name})
         told = {"captions": f"field {name!r} of the .json of each sample"}

@@ -343,7 +343,7 @@ def test_a_source_may_be_one_split(root: Path, split: str, found: list[str]):
         ({"columns": ["image", "caption"]}, "names the columns of a `table`, and there is none"),
         (
             {"table": "t.jsonl", "columns": ["image", "caption"]},
-            "t.jsonl names its columns itself: leave `columns` out",
+            "t.jsonl names its columns itself",
         ),
         ({"table": "t.txt", "columns": ["image", "image", "caption"]}, "names a column twice"),
         ({"table": "t.txt", "columns": ["file", "caption"]}, "'image' is not one of `columns`: file, caption"),
