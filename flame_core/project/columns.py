@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from statistics import mean, mode
 from typing import Any
 
@@ -22,12 +23,12 @@ import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import is_blank, word_count
 from flame_core.data.picture_kinds import is_picture, suffix_of
-from flame_core.data.sources.delimited import DELIMITERS, Delimiter
+from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames, without_number
 from flame_core.data.sources.json_rows import document_records, first_objects
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.record import RecordReader, answer_of, read_object, texts_in
-from flame_core.data.sources.table import NAMED_TABLES, TABLES, TEXTS
+from flame_core.data.sources.table import NAMED_TABLES, TABLES, TEXTS, Delimiter
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.regular_files import open_regular
@@ -47,6 +48,7 @@ CAPTION_NAMES = (
 _ROWS = 200
 _ENCODINGS = ("utf-8", "cp1252", "latin-1")
 _DOCUMENTS = 50  # that are read to see whether they are tables
+_MANY = 20  # files of a kind in a folder: labels of a picture each, most likely
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
 _PARTS = {"test", "testing", "val", "valid", "validation", "dev"}
 _ABOUT = {"lemma", "attribution", "attributions", "credits", "licence", "license", "licenses", "readme"}
@@ -109,7 +111,9 @@ def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str]) -> list[Path]:
-    """Files that may be tables, although others of their kind are the captions of one picture: the nearest first.
+    """Files that may be tables, although others of their kind are the captions of one picture.
+
+    Those come first that are few of their kind in a folder, and then those nearest to the root.
 
     Args:
         folder: of the pictures.
@@ -117,8 +121,13 @@ def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str
         pictured: stems of its pictures; what has one of them belongs to that picture.
     """
     kinds = set(NAMED_TABLES) - set(TABLES)
-    own = (name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured)
-    return [folder / name for name in islice(sorted(own, key=lambda name: (name.count("/"), name)), _DOCUMENTS)]
+    own = [name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured]
+    alike = Counter((PurePosixPath(name).parent, suffix_of(name)) for name in own)
+
+    def order(name: str) -> tuple[bool, int, str]:
+        return alike[PurePosixPath(name).parent, suffix_of(name)] > _MANY, name.count("/"), name
+
+    return [folder / name for name in sorted(own, key=order)[:_DOCUMENTS]]
 
 
 def choose_columns(

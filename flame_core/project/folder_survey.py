@@ -264,8 +264,8 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
     if chosen.others:
         told["other tables"] = (
             f"{', '.join(path.name for path in chosen.others[:NAMED])}{', ...' if len(chosen.others) > NAMED else ''}: "
-            "they name pictures too, and each can be a source of its own in params.yaml, with `split: val` for the "
-            "validation part"
+            "they name pictures too, and are not read; one about pictures of its own can be a source of its own in "
+            "params.yaml, with `split: val` for the validation part"
         )
     if chosen.unread:
         told["columns not read"] = (

@@ -136,7 +136,7 @@ def test_captions_of_coco_among_its_other_documents(pictures, layout):
     found = survey(Given(pictures), layout)
     assert (found.source.caption_column, found.usable) == ("caption", 16)
     assert found.source.table == str(pictures / "annotations/captions_train2017.json")
-    assert found.facts["other tables"].startswith("captions_val2017.json: they name pictures too, and each")
+    assert found.facts["other tables"].startswith("captions_val2017.json: they name pictures too, and are")
     with pytest.raises(InputError, match=r"names a picture of .*annotations, which holds none: --images names another"):
         survey(Given(pictures / "annotations/captions_train2017.json"), layout)
 
@@ -150,6 +150,16 @@ def test_captions_among_texts_that_name_pictures(pictures, layout):
         survey(Given(pictures), layout)
     (pictures / "tokens.txt").write_text("".join(f"{n:02d}.jpg#0\ta bird\n" for n in rows))
     assert survey(Given(pictures), layout).source.table == "tokens.txt"
+
+
+def test_a_folder_of_labels_hides_no_captions(pictures, layout):
+    for folder in ("a", "labels", "z"):
+        (pictures / folder).mkdir()
+    for number in range(60):
+        (pictures / f"a/{number:02d}.json").write_text('{"boxes": [1, 2]}')
+        (pictures / f"labels/{number:02d}.txt").write_text("0 0.5 0.5 0.1 0.25\n")
+    (pictures / "z/captions.json").write_text(json.dumps({f"{n:02d}.jpg": "a bird" for n in range(24)}))
+    assert survey(Given(pictures), layout).source.table == "z/captions.json"
 
 
 def test_labels_beside_pictures_hide_no_captions(pictures, layout):

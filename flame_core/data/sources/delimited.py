@@ -10,13 +10,11 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
-from flame_core.data.sources.table import LONGEST, Row, Table
+from flame_core.data.sources.table import LONGEST, Delimiter, Row, Table
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
 
-Delimiter = Literal[",", ";", "\t", "|"]
 DELIMITERS: dict[Delimiter, str] = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _LONGEST_RECORD = 1 << 24  # characters
 _REREAD = 1 << 28  # characters that may be read again because of unclosed quotes
@@ -81,7 +79,7 @@ def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, R
         yield from _strictly(table, _records(table, _Lines(lines), delimiter, columns, "`columns` names"))
 
 
-def _delimiter_of(table: Table, columns: int) -> str:
+def _delimiter_of(table: Table, columns: int) -> Delimiter:
     """A tab in a .tsv, else the first delimiter that makes so many fields of the first line."""
     if table.shown.name.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
@@ -162,13 +160,13 @@ def _records(
 
 def _header(table: Table, head: str) -> tuple[str, list[str]]:
     """The delimiter and the names of the columns."""
-    candidates = [table.delimiter] if table.delimiter else list(DELIMITERS)
-    found = {delimiter: _fields(head, delimiter) for delimiter in candidates}
+    candidates: list[Delimiter] = [table.delimiter] if table.delimiter else list(DELIMITERS)
+    found: dict[Delimiter, list[str]] = {delimiter: _fields(head, delimiter) for delimiter in candidates}
     for delimiter, columns in found.items():
         if set(table.needed) <= set(columns):
             return delimiter, columns
-    delimiter = max(found, key=lambda one: len(found[one]))
-    table.require(found[delimiter], f" (separated by {DELIMITERS[delimiter]})" if head else "")
+    likeliest = max(found, key=lambda one: len(found[one]))
+    table.require(found[likeliest], f" (separated by {DELIMITERS[likeliest]})" if head else "")
     raise AssertionError("a header with all needed columns was not taken")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from flame_core.data.sources import Problem
 from flame_core.data.sources.record import read_object
@@ -24,6 +24,7 @@ TEXTS = (".txt", ".token")  # delimited
 NAMED_TABLES = (*TABLES, ".json", *TEXTS)
 LONGEST = 1 << 20  # characters of a cell
 Row = dict[str, Any]
+Delimiter = Literal[",", ";", "\t", "|"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Table:
     needed: tuple[str, ...]
     others: tuple[str, ...]
     encoding: str
-    delimiter: str | None
+    delimiter: Delimiter | None
     problems: list[Problem]
     named: Path | None = None
     text_column: str | None = None
