@@ -7,9 +7,10 @@ pictures; captions are in the column with a usual name, or else with the most wo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from statistics import mean
 from typing import Any
 
@@ -37,6 +38,7 @@ CAPTION_NAMES = (
 )
 _DOCUMENTS = 50  # that are read to see whether they are tables
 _LARGEST_DOCUMENT = 1 << 28  # bytes: twice what COCO's captions take
+_MANY = 20  # files of a kind in a folder: labels of a picture each, most likely
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
 _PARTS = {"test", "testing", "val", "valid", "validation", "dev"}
 _ABOUT = {"lemma", "attribution", "attributions", "credits", "licence", "license", "licenses", "readme"}
@@ -85,8 +87,8 @@ def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
 def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str]) -> list[Path]:
     """Files that may be tables, although others of their kind are the captions of one picture.
 
-    Those nearest to the folder come first, of these the ones with the shortest names. If there are none inside, those
-    beside the folder are taken. Large ones are left out, since they are read as a whole.
+    Those come first that are few of their kind in a folder, then those nearest to the root, then short names. If there
+    are none inside, those beside the folder are taken. Large ones are left out, since they are read as a whole.
 
     Args:
         folder: of the pictures.
@@ -95,8 +97,13 @@ def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str
     """
     kinds = set(NAMED_TABLES) - set(TABLES)
     own = [name for name in names if suffix_of(name) in kinds and stem_of(name) not in pictured]
-    own.sort(key=lambda name: (name.count("/"), len(name), name))
-    found = [folder / name for name in own] or sorted(
+    alike = Counter((PurePosixPath(name).parent, suffix_of(name)) for name in own)
+
+    def order(name: str) -> tuple[bool, int, int, str]:
+        many = alike[PurePosixPath(name).parent, suffix_of(name)] > _MANY
+        return many, name.count("/"), len(name), name
+
+    found = [folder / name for name in sorted(own, key=order)] or sorted(
         (path for path in folder.resolve().parent.iterdir() if path.suffix.lower() in kinds and path.is_file()),
         key=lambda path: (len(path.name), path.name),
     )

@@ -299,10 +299,7 @@ def _told(fit: _Fit) -> dict[str, str]:
     }
     if chosen.others:
         others = quoted([path.name for path in chosen.others])
-        told["other tables"] = (
-            f"{others} also have captions of these pictures: --table chooses one, or it becomes a source of its own in "
-            "params.yaml, with `split: val` for the validation part"
-        )
+        told["other tables"] = f"{others} also have captions of these pictures, and are not read: --table chooses one"
     if chosen.encoding != "utf-8":
         told["encoding"] = f"{chosen.encoding}, since {chosen.table.name} is not UTF-8" + (
             f"; but {chosen.mixed:,} of its first lines are, and their letters come out wrong: write the whole file "

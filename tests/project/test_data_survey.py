@@ -158,6 +158,16 @@ def test_captions_among_texts_that_name_pictures(pictures, layout):
     assert only(survey(Given(pictures), layout)).table == "tokens.txt"
 
 
+def test_a_folder_of_labels_hides_no_captions(pictures, layout):
+    for folder in ("a", "labels", "z"):
+        (pictures / folder).mkdir()
+    for number in range(60):
+        (pictures / f"a/{number:02d}.json").write_text('{"boxes": [1, 2]}')
+        (pictures / f"labels/{number:02d}.txt").write_text("0 0.5 0.5 0.1 0.25\n")
+    (pictures / "z/captions.json").write_text(json.dumps({f"{n:02d}.jpg": "a bird" for n in range(24)}))
+    assert only(survey(Given(pictures), layout)).table == "z/captions.json"
+
+
 def test_labels_beside_pictures_hide_no_captions(pictures, layout):
     for number in range(24):
         (pictures / f"{number:02d}.txt").write_text("0 0.5 0.5 1e-2 0.25\n")

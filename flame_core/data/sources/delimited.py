@@ -167,8 +167,8 @@ def _header(table: Table, head: str) -> tuple[Delimiter, list[str]]:
     for delimiter, columns in found.items():
         if set(table.needed) <= set(columns):
             return delimiter, columns
-    delimiter = max(found, key=lambda one: len(found[one]))
-    table.require(found[delimiter], f" (separated by {DELIMITERS[delimiter]})" if head else "")
+    likeliest = max(found, key=lambda one: len(found[one]))
+    table.require(found[likeliest], f" (separated by {DELIMITERS[likeliest]})" if head else "")
     raise AssertionError("a header with all needed columns was not taken")
 
 
