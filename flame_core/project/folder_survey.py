@@ -113,7 +113,7 @@ def folder_sources(folder: Path, given: Given) -> tuple[dict[tuple[str, ...], Fo
         some = [_shown(path, folder) for path in (tables or [fit.columns.table for fit in fits])]
         raise InputError(
             f"no row of {', '.join(some[:NAMED])} names a picture of {folder}, which holds "
-            f"{', '.join(pictures[:NAMED])}: a column must hold those names"
+            f"{', '.join(pictures[:NAMED])}{'' if fits else ': a column must hold those names'}"
             f"{_what_to_do(fits, tables, folder, pictures)}"
         )
     if near := nearly_named(objects, pictures, files_only=True):
@@ -237,12 +237,13 @@ def _what_to_do(fits: Sequence[_Fit], tables: Sequence[Path], folder: Path, pict
     if not fits:
         near = nearly_named(tables[:_TRIED], pictures)
         return f". {near}: names must be relative to the folder, with their suffix" if near else ""
-    first, *others = fits
-    more = "".join(f"; {fit.columns.table.name} fits those below {fit.base}" for fit in others[:NAMED])
-    sources = ". Each is a source of its own in params.yaml, with `split: train` or `split: val`" if more else ""
+    command = f"--images {shlex.quote(str(fits[0].base))} --table {shlex.quote(str(fits[0].columns.table))}"
+    told = [f"{_shown(fit.columns.table, folder)} fits the pictures below {fit.base}" for fit in fits[:NAMED]]
+    if len(fits) == 1:
+        return f". {told[0]}: give it with {command}"
     return (
-        f". {first.columns.table.name} fits the pictures below {first.base}{more}{sources}: give it with "
-        f"--images {shlex.quote(str(first.base))} --table {shlex.quote(str(first.columns.table))}"
+        f". {', '.join(told)}. Make the project with one of them ({command}); the others become sources of their own in "
+        "params.yaml, with `split: train` or `split: val`"
     )
 
 

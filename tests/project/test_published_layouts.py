@@ -90,8 +90,10 @@ def test_parts_whose_names_say_no_split_are_told(tmp_path: Path, layout: Layout)
     with pytest.raises(InputError) as told:
         survey(Given(root), layout)
     said = str(told.value)
-    assert f"captions_2014.json fits the pictures below {root / '2014'}" in said
-    assert f"captions_2017.json fits those below {root / '2017'}" in said and "`split: val`" in said
+    for year in ("2014", "2017"):
+        assert f"annotations/captions_{year}.json fits the pictures below {root / year}" in said
+    assert f"(--images {root / '2014'} --table {root / 'annotations/captions_2014.json'})" in said
+    assert "`split: val`" in said and "a column must hold" not in said
     found_in(root / "2014", layout, table=root / "annotations/captions_2014.json")
 
 

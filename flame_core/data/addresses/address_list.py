@@ -87,7 +87,7 @@ class ListReader:
 def _require_header(table: Table) -> None:
     """Say what to write if the first line is a row already."""
     head = next(text_lines(table.path), "").rstrip("\r\n")
-    cells = head.split("\t" if table.delimiter == "\t" else ",")
+    cells = head.split("\t" if table.delimiter == "\t" or "\t" in head else ",")
     if any(cell.strip('"').startswith(("http://", "https://")) for cell in cells):
         url, caption = table.needed[:2]
         names = ", ".join(url if "://" in cell else caption for cell in cells[:2])

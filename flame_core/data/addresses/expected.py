@@ -57,7 +57,9 @@ def _rows(path: Path, columns: Sequence[str]) -> int:
                     return len(document_records(file, columns))
                 case _:
                     return _lines(file)
-    except (TextError, EOFError, zlib.error, pa.ArrowException, OSError) as error:
+    except TextError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk: gzip's and Arrow's own have no number
             raise
         raise InputError(f"{path} is damaged ({error}); copy or download it again") from None

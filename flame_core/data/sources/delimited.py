@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from flame_core.data.sources.table import LONGEST, Row, Table
 from flame_core.data.text_files import TextError, text_lines, undecoded
@@ -19,6 +20,7 @@ from flame_core.params.sources import Delimiter
 DELIMITERS: dict[Delimiter, str] = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _LONGEST_RECORD = 1 << 24  # characters
 _REREAD = 1 << 28  # characters that may be read again because of unclosed quotes
+_FIRST = 200  # lines that show the delimiter
 _PER_LINE = 64  # overhead of reading a line, in characters
 
 
@@ -66,12 +68,13 @@ def delimited_rows(table: Table) -> Iterator[tuple[int, Row]]:
 def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """The same of a table whose first line is a row, with the columns that a person named.
 
-    If the delimiter is not given, it is a tab or else the first with which the first line has as many fields. Between
-    tabs, quotes are characters like others, as CC3M, CC12M and Flickr8k are written.
+    If the delimiter is not given, it is the one with which most of the first lines have as many fields. Between tabs,
+    quotes are characters like others, as CC3M, CC12M and Flickr8k are written.
     """
     if len(set(columns)) < len(columns):
         raise InputError("`columns` of the source names a column twice")
     table.require(columns, " (`columns` of the source)")
+    _require_decoded(table, next(text_lines(table.path, table.encoding), ""))
     delimiter = table.delimiter or _delimiter_of(table, len(columns))
     lines = text_lines(table.path, table.encoding)
     if delimiter == "\t":
@@ -81,16 +84,18 @@ def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, R
 
 
 def _delimiter_of(table: Table, columns: int) -> Delimiter:
-    """A tab in a .tsv, else the first delimiter that makes so many fields of the first line."""
-    if table.shown.name.lower().removesuffix(".gz").endswith(".tsv"):
+    """A tab in a .tsv, else the delimiter that makes so many fields of the most of the first lines."""
+    kind = table.shown.name.lower().removesuffix(".gz")
+    if kind.endswith(".tsv"):
         return "\t"
-    first = next((line for line in text_lines(table.path, table.encoding) if line.strip()), "").rstrip("\r\n")
-    delimiters: list[Delimiter] = ["\t", *DELIMITERS]  # the first one is rare in captions
-    for delimiter in delimiters:
-        fields = first.split(delimiter) if delimiter == "\t" else _fields(first, delimiter)
-        if len(fields) == columns:
-            return delimiter
-    return "," if table.shown.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
+    lines = [line.rstrip("\r\n") for line in islice(text_lines(table.path, table.encoding), _FIRST) if line.strip()]
+    likely: list[Delimiter] = [*DELIMITERS] if kind.endswith(".csv") else ["\t", *DELIMITERS]
+
+    def fitting(delimiter: Delimiter) -> int:
+        fields = (line.split(delimiter) if delimiter == "\t" else _fields(line, delimiter) for line in lines)
+        return sum(len(each) == columns for each in fields)
+
+    return max(likely, key=fitting)
 
 
 def _unquoted(table: Table, lines: Iterator[str], columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
@@ -102,8 +107,10 @@ def _unquoted(table: Table, lines: Iterator[str], columns: Sequence[str]) -> Ite
         cells = line.split("\t")
         if undecoded(line):
             table.damaged(f"row {number}", f"is not {table.encoding.upper()}")
-        elif len(cells) != len(columns) or max(map(len, cells)) > LONGEST:
+        elif len(cells) != len(columns):
             table.damaged(f"row {number}", f"has {len(cells)} fields, and `columns` names {len(columns)}")
+        elif max(map(len, cells)) > LONGEST:
+            table.damaged(f"row {number}", f"has {len(line):,} characters")
         else:
             yield number, {name: cells[place] for name, place in places.items()}
 
@@ -121,12 +128,16 @@ def _strictly(table: Table, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[i
 def _rows(table: Table) -> Iterator[tuple[int, Row]]:
     lines = _Lines(text_lines(table.path, table.encoding))
     head = next((line for line in lines if line.strip()), "")
-    if "\0" in head:
-        table.refuse("looks like UTF-16 without a byte order mark; name it in `encoding`: utf-16-le")
+    _require_decoded(table, head)
     if undecoded(head):
         table.refuse(f"has a header that {table.not_decoded}")
     delimiter, columns = _header(table, head)
     yield from _records(table, lines, delimiter, columns, "the header")
+
+
+def _require_decoded(table: Table, line: str) -> None:
+    if "\0" in line:
+        table.refuse("looks like UTF-16 without a byte order mark; name it in `encoding`: utf-16-le")
 
 
 def _records(

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from itertools import chain, islice
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from flame_core.data.picture_kinds import is_picture
@@ -31,8 +32,8 @@ from flame_core.quantities import size_text
 
 LARGEST = 1 << 30  # bytes of a document
 _FORMS = (
-    "it has none of the forms that are read: a list of records; COCO's `images` and `annotations`; Karpathy's `images` "
-    "with `sentences`; records by split; captions by name"
+    "it has none of the forms that are read: a list of records, also under a name or by split; COCO's `images` and "
+    "`annotations`; Karpathy's `images` with `sentences`; captions or records by name; columns"
 )
 
 
@@ -119,14 +120,14 @@ def records_of(document: Any, needed: Sequence[str]) -> Records:
         TextError: it has none of the forms.
     """
     match document:
-        case list() if any(isinstance(each, Mapping) for each in document):
+        case list() if _any_object(document):
             return _plain(document)
         case {"images": list(images), "annotations": list(annotations)} if _objects(images) and _objects(annotations):
             return _joined(images, annotations, document.get("licenses"))
         case dict() if document:
             if any(map(is_picture, document)) and (named := _by_name(document, needed)):
                 return named
-            lists = {name: value for name, value in document.items() if _objects(value)}
+            lists = {name: value for name, value in document.items() if _any_object(value)}
             if len(lists) == 1:
                 return _plain([_placed(record) for records in lists.values() for record in records])
             if lists and all(map(is_split, lists)):
@@ -138,6 +139,10 @@ def records_of(document: Any, needed: Sequence[str]) -> Records:
 
 def _plain(records: Sequence[Any]) -> Records:
     return Records([({}, record) for record in records])
+
+
+def _any_object(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, Mapping) for each in value)
 
 
 def _objects(value: Any) -> bool:
@@ -184,8 +189,8 @@ def _licences(listed: Any) -> dict[str, str]:
 def _placed(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record of Karpathy's with the whole name of its file; any other one as it is."""
     match record:
-        case {"filepath": str(folder), "filename": str(name)}:
-            return {**record, "filename": f"{folder}/{name}"}
+        case {"filepath": str(folder), "filename": str(name)} if folder.strip("/ ") and not folder.endswith(name):
+            return {**record, "filename": str(PurePosixPath(folder) / name)}
     return record
 
 
@@ -193,17 +198,26 @@ def _by_column(document: Mapping[str, Any], needed: Sequence[str]) -> Records | 
     """The records of a document of columns; None if it is none."""
     if not set(needed) <= document.keys():
         return None
-    columns = list(document.values())
-    if all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1:
-        return _plain([dict(zip(document, cells, strict=True)) for cells in zip(*columns, strict=True)])
-    if all(isinstance(column, Mapping) for column in columns):
-        numbers = dict.fromkeys(number for column in columns for number in column)
-        return _plain([{name: column.get(number) for name, column in document.items()} for number in numbers])
-    return _plain([document])
+    first = document[needed[0]]
+    if not isinstance(first, list | Mapping):
+        return _plain([document])
+    columns = {name: cells for name, cells in document.items() if isinstance(cells, list | Mapping)}
+    kinds = {isinstance(columns.get(name), list) for name in needed}
+    sizes = {name: len(columns.get(name, ())) for name in needed}
+    if not set(needed) <= columns.keys() or len(kinds) > 1 or (isinstance(first, list) and len({*sizes.values()}) > 1):
+        said = ", ".join(f"{name!r} {size:,}" for name, size in sizes.items())
+        raise TextError(f"its columns do not have as many values: {said}")
+    if isinstance(first, list):
+        whole = {name: cells for name, cells in columns.items() if len(cells) == len(first)}
+        return _plain([dict(zip(whole, cells, strict=True)) for cells in zip(*whole.values(), strict=True)])
+    by_number = {name: cells for name, cells in columns.items() if isinstance(cells, Mapping)}
+    numbers = dict.fromkeys(number for cells in by_number.values() for number in cells)
+    return _plain([{name: cells.get(number) for name, cells in by_number.items()} for number in numbers])
 
 
 def _by_name(document: Mapping[str, Any], needed: Sequence[str]) -> Records | None:
-    """The records of captions by name; None if these are no captions."""
+    """The records of captions by name; None if these are no captions. Beside names of pictures, others do not count."""
+    document = {name: value for name, value in document.items() if is_picture(name)} or document
     if not all(isinstance(value, str | list | Mapping) for value in document.values()):
         return None
     name, text = (*needed, "caption")[:2]

@@ -16,7 +16,7 @@ from flame_core.data.captions_text import is_blank
 from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Unused
-from flame_core.data.sources.file_names import FileNames
+from flame_core.data.sources.file_names import FileNames, without_number
 from flame_core.data.sources.kept_columns import Records
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
@@ -86,6 +86,7 @@ class TablePairs:
             elif found := self._names.find(name):
                 picture = self._on_disk.setdefault(found, _Picture(found, None))
             else:
+                name = without_number(name)
                 picture = self._lost.setdefault(name, _Picture(name, None))
             picture.rows.append(row)
             if not any(_speaks(row.get(column)) for column in reader.caption_fields):

@@ -94,6 +94,21 @@ def test_a_quoted_caption_may_have_several_lines_without_a_header_too(tmp_path: 
     assert [problem.reason for problem in problems] == ["damaged_row"]
 
 
+@pytest.mark.parametrize("first", ["a nice\tdog,http://a.org/0", '"a dog, a cat; and",http://a.org/0'])
+def test_the_first_row_does_not_decide_about_the_others(tmp_path: Path, first: str):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([first, *(f"a dog,http://a.org/{n}" for n in range(1, 30))]))
+    rows, problems = read(path, tmp_path, columns=["caption", "url"])
+    assert [url for url, _ in rows] == [f"http://a.org/{n}" for n in range(30)] and not problems
+
+
+def test_a_list_in_a_text_without_a_header_is_told_what_to_write(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("a dog, small\thttp://a.org/1\n")
+    with pytest.raises(InputError, match=r"no header.*\[caption, url\]"):
+        read(tmp_path / "a.txt", tmp_path)
+    assert read(tmp_path / "a.txt", tmp_path, columns=["caption", "url"]) == ([("http://a.org/1", "a dog, small")], [])
+
+
 def test_an_address_that_is_listed_twice_has_all_captions(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     rows = [("http://a.org/1", "one"), ("http://a.org/2", "two"), ("http://a.org/1", {"de": ["eins"]})]

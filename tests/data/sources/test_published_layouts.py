@@ -261,6 +261,8 @@ def test_the_first_answer_of_a_conversation_is_a_caption(root: Path):
         ("3", "none of the forms"),
         ('{"info": 3, "year": 2014}', "none of the forms"),
         ('{"images": [{"id": 1}], "categories": [{"id": 2}]}', "none of the forms"),
+        ('{"image": ["0.png"], "caption": ["a", "b"]}', "do not have as many values: 'image' 1, 'caption' 2"),
+        ('{"image": ["0.png"], "caption": {"0": "a"}}', "do not have as many values"),
         ('[{"image": "0.png", "text": "x"}]', "has no column 'caption'; it has image, text"),
         ("[" * 100_000, "nested more than"),
         ('{"image": "0.png"}\n{"image": "1.png"}', r"line 2 column 1 .*; with a record in each line, it is a \.jsonl"),
@@ -357,10 +359,48 @@ def test_columns_that_do_not_fit_are_refused(params: dict[str, Any], message: st
         FolderSource(kind="folder", path="unused", **params)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"version": 1.0, **{name: texts[:1] for name, texts in TEXTS.items()}},
+        {"data": [*({"image": name, "caption": texts[0]} for name, texts in TEXTS.items()), None], "count": 4},
+    ],
+)
+def test_what_is_no_record_hides_none(root: Path, document: Any):
+    write_json(root / "t.json", document)
+    pairs, _ = listed(root, table="../t.json")
+    assert [pair.captions for pair in pairs.values()] == [{"en": texts[:1]} for texts in TEXTS.values()]
+
+
+def test_columns_of_a_document_may_stand_beside_other_values(root: Path):
+    document = {"image": NAMES, "caption": [text for text, _ in TEXTS.values()], "version": 2, "tags": ["x"]}
+    write_json(root / "t.json", document)
+    pairs, _ = listed(root, table="../t.json")
+    assert [pair.captions for pair in pairs.values()] == [{"en": texts[:1]} for texts in TEXTS.values()]
+
+
+def test_a_picture_that_is_missing_is_one_pair_whatever_its_captions_are_numbered(root: Path):
+    (root / "t.token").write_text("".join(f"gone.jpg#{number}\ta\n" for number in range(5)))
+    pairs, _ = listed(root, table="../t.token", columns=["image", "caption"])
+    assert list(pairs) == [*"0123", "gone"] and "'gone.jpg'" in str(pairs["gone"].missing)
+
+
+@pytest.mark.parametrize("place", ["", "/", "0.png", "images/0.png"])
+def test_a_place_of_karpathy_s_that_is_none(root: Path, place: str):
+    image = {"filepath": place, "filename": "0.png" if "images" not in place else place, "sentences": [{"raw": "a"}]}
+    write_json(root / "t.json", {"images": [image]})
+    path = "." if "images" in place else "images"
+    pairs, _ = listed(root, path, table=str(root / "t.json"), image_column="filename", caption_column="sentences")
+    assert [pair.captions for pair in pairs.values() if pair.captions and pair.image] == [{"en": ["a"]}]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_of_a_text_without_a_header_is_found(root: Path, delimiter: str):
+    first = f"0.png{delimiter}A nice\tdrawing; and, a line\r\n"
     lines = [f"{name}{delimiter}A drawing\r\n" for name in NAMES]
-    (root / "t.csv").write_text("".join([*lines, f"0.png{delimiter}a{delimiter}b\n"]))
+    (root / "t.csv").write_text(
+        "".join([first if delimiter == "|" else "", *lines, f"0.png{delimiter}a{delimiter}b\n"])
+    )
     pairs, about = listed(root, table="../t.csv", columns=["image", "caption"])
-    assert [pair.captions for pair in pairs.values()] == [{"en": ["A drawing"]}] * 4
+    assert all("A drawing" in pair.captions["en"] for pair in pairs.values())
     assert ["has 3 fields" in problem["detail"] for problem in about["problems"]] == [True]
