@@ -242,8 +242,8 @@ def _what_to_do(fits: Sequence[_Fit], tables: Sequence[Path], folder: Path, pict
     if len(fits) == 1:
         return f". {told[0]}: give it with {command}"
     return (
-        f". {', '.join(told)}. Make the project with one of them ({command}); the others become sources of their own in "
-        "params.yaml, with `split: train` or `split: val`"
+        f". {', '.join(told)}. Make the project with one of them ({command}); the others become sources of their own "
+        "in params.yaml, with `split: train` or `split: val`"
     )
 
 

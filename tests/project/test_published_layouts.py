@@ -16,6 +16,7 @@ from flame_core.project.data_survey import survey
 from flame_core.project.folder_survey import Given
 from flame_core.project.params_file import params_text
 from flame_core.shipped import shipped
+from tests.data.sources.test_webdataset import write_tar
 from tests.project.test_data_survey import jpeg, only
 
 NAMES = [f"{number:02d}.jpg" for number in range(24)]
@@ -127,6 +128,25 @@ def test_a_table_is_about_the_pictures_beside_it(tmp_path: Path, layout: Layout,
     wanted = {"set-train": split} | ({"set-validation": "val"} if split else {})
     assert {name: source.split for name, source in found.sources.items()} == wanted
     assert all(source.table == "metadata.jsonl" for source in found.sources.values())
+
+
+@pytest.mark.parametrize(("name", "above"), [("captions.txt", ""), ("captions.json", ""), ("captions.json", "Images/")])
+def test_a_document_beside_the_folder_of_pictures(tmp_path: Path, layout: Layout, name: str, above: str):
+    root = pictures(tmp_path / "flickr8k/Images").parent
+    rows = {f"{above}{each}": "a small bird" for each in NAMES}
+    text = json.dumps(rows) if name.endswith(".json") else "".join(f"{each},{said}\n" for each, said in rows.items())
+    (root / name).write_text(text if name.endswith(".json") else f"image,caption\n{text}")
+    source = found_in(root / "Images", layout)
+    assert (Path(source.path) / str(source.table)).resolve() == root / name
+
+
+def test_shards_with_members_caption(tmp_path: Path, layout: Layout):
+    members = [
+        (f"{n}.{kind}", jpeg(n) if kind == "jpg" else b"a bird") for n in range(24) for kind in ("jpg", "caption")
+    ]
+    write_tar(tmp_path / "a.tar", members)
+    found = survey(Given(tmp_path, shards=True), layout)
+    assert found.usable == 24 and found.facts["captions"] == "in the .txt or .caption of each sample"
 
 
 def test_a_document_with_names_of_files(tmp_path: Path, layout: Layout):
