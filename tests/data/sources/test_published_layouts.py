@@ -9,33 +9,18 @@ from typing import Any
 
 import pytest
 
-from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Unused
-from flame_core.data.sources.folder import Folder
-from flame_core.data.sources.listing import read_pairs, read_source
 from flame_core.data.sources.tar_content import read_samples
 from flame_core.errors import InputError
-from flame_core.params import FolderSource
-from flame_core.work import WorkCache
-from tests.data.drawings import png
+from tests.data.sources.one_table import NAMES, listed, pictures_in
 from tests.data.sources.test_webdataset import write_tar
 
-NAMES = [f"{number}.png" for number in range(4)]
 TEXTS = {name: [f'A "drawing", the number {name[0]}', f"Drawing {name[0]}."] for name in NAMES}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "set/images").mkdir(parents=True)
-    for number, name in enumerate(NAMES):
-        (tmp_path / "set/images" / name).write_bytes(png(number))
-    return tmp_path / "set"
-
-
-def listed(root: Path, path: str = "images", **params: Any) -> tuple[dict[str, RawPair], dict[str, Any]]:
-    source = Folder(FolderSource(kind="folder", path="unused", **params), root / path)
-    unit = source.download(WorkCache(root.parent / "work", "download"))
-    return {pair.key: pair for pair in read_pairs(unit.folder, root / path)}, read_source(unit.folder)
+    return pictures_in(tmp_path / "set")
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -340,26 +325,6 @@ def test_a_source_may_be_one_split(root: Path, split: str, found: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"columns": ["image", "caption"]}, "names the columns of a `table`, and there is none"),
-        (
-            {"table": "t.jsonl", "columns": ["image", "caption"]},
-            "t.jsonl names its columns itself",
-        ),
-        ({"table": "t.txt", "columns": ["image", "image", "caption"]}, "names a column twice"),
-        ({"table": "t.txt", "columns": ["file", "caption"]}, "'image' is not one of `columns`: file, caption"),
-        ({"table": "t.txt", "columns": ["image", "text"]}, "'caption' is not one of `columns`"),
-        ({"table": "t.txt", "columns": ["image", "caption"], "keep_columns": ["long"]}, "'long' is not one of"),
-        ({"table": "t.txt", "columns": ["image", "caption"], "group_field": "album"}, "'album' is not one of"),
-    ],
-)
-def test_columns_that_do_not_fit_are_refused(params: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        FolderSource(kind="folder", path="unused", **params)
-
-
-@pytest.mark.parametrize(
     "document",
     [
         {"version": 1.0, **{name: texts[:1] for name, texts in TEXTS.items()}},
@@ -379,12 +344,6 @@ def test_columns_of_a_document_may_stand_beside_other_values(root: Path):
     assert [pair.captions for pair in pairs.values()] == [{"en": texts[:1]} for texts in TEXTS.values()]
 
 
-def test_a_picture_that_is_missing_is_one_pair_whatever_its_captions_are_numbered(root: Path):
-    (root / "t.token").write_text("".join(f"gone.jpg#{number}\ta\n" for number in range(5)))
-    pairs, _ = listed(root, table="../t.token", columns=["image", "caption"])
-    assert list(pairs) == [*"0123", "gone"] and "'gone.jpg'" in str(pairs["gone"].missing)
-
-
 @pytest.mark.parametrize("place", ["", "/", "0.png", "images/0.png"])
 def test_a_place_of_karpathy_s_that_is_none(root: Path, place: str):
     image = {"filepath": place, "filename": "0.png" if "images" not in place else place, "sentences": [{"raw": "a"}]}
@@ -392,15 +351,3 @@ def test_a_place_of_karpathy_s_that_is_none(root: Path, place: str):
     path = "." if "images" in place else "images"
     pairs, _ = listed(root, path, table=str(root / "t.json"), image_column="filename", caption_column="sentences")
     assert [pair.captions for pair in pairs.values() if pair.captions and pair.image] == [{"en": ["a"]}]
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_of_a_text_without_a_header_is_found(root: Path, delimiter: str):
-    first = f"0.png{delimiter}A nice\tdrawing; and, a line\r\n"
-    lines = [f"{name}{delimiter}A drawing\r\n" for name in NAMES]
-    (root / "t.csv").write_text(
-        "".join([first if delimiter == "|" else "", *lines, f"0.png{delimiter}a{delimiter}b\n"])
-    )
-    pairs, about = listed(root, table="../t.csv", columns=["image", "caption"])
-    assert all("A drawing" in pair.captions["en"] for pair in pairs.values())
-    assert ["has 3 fields" in problem["detail"] for problem in about["problems"]] == [True]
