@@ -74,17 +74,21 @@ def headless_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, R
     if len(set(columns)) < len(columns):
         raise InputError("`columns` of the source names a column twice")
     table.require(columns, " (`columns` of the source)")
+    yield from _strictly(table, _headless(table, columns))
+
+
+def _headless(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
     _require_decoded(table, next(text_lines(table.path, table.encoding), ""))
     delimiter = table.delimiter or _delimiter_of(table, len(columns))
     lines = text_lines(table.path, table.encoding)
     if delimiter == "\t":
-        yield from _strictly(table, _unquoted(table, lines, columns))
+        yield from _unquoted(table, lines, columns)
     else:
-        yield from _strictly(table, _records(table, _Lines(lines), delimiter, columns, "`columns` names"))
+        yield from _records(table, _Lines(lines), delimiter, columns, "`columns` names")
 
 
 def _delimiter_of(table: Table, columns: int) -> Delimiter:
-    """A tab in a .tsv, else the delimiter that makes so many fields of the most of the first lines."""
+    """A tab in a .tsv, else the delimiter that makes so many fields of most of the first lines."""
     kind = table.shown.name.lower().removesuffix(".gz")
     if kind.endswith(".tsv"):
         return "\t"
@@ -179,7 +183,11 @@ def _header(table: Table, head: str) -> tuple[Delimiter, list[str]]:
         if set(table.needed) <= set(columns):
             return delimiter, columns
     likeliest = max(found, key=lambda one: len(found[one]))
-    table.require(found[likeliest], f" (separated by {DELIMITERS[likeliest]})" if head else "")
+    separated = f" (separated by {DELIMITERS[likeliest]})" if head else ""
+    named = (
+        "; if its first line is a row, name its columns: `columns: [image, caption]`" if table.picture_column else ""
+    )
+    table.require(found[likeliest], separated + named)
     raise AssertionError("a header with all needed columns was not taken")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flame_core.errors import InputError
 from flame_core.params import FolderSource
 from tests.data.sources.one_table import NAMES, listed, pictures_in
 
@@ -46,6 +47,20 @@ def test_the_delimiter_of_a_text_without_a_header_is_found(root: Path, delimiter
     pairs, about = listed(root, table="../t.csv", columns=["image", "caption"])
     assert all("A drawing" in pair.captions["en"] for pair in pairs.values())
     assert ["has 3 fields" in problem["detail"] for problem in about["problems"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("content", "params", "message"),
+    [
+        (b"0.png\ta\n", {}, r"no column 'image'; it has 0\.png, a .*name its columns: `columns: \[image, caption\]`"),
+        ("0.png\ta\n".encode("utf-16-le"), {"columns": ["image", "caption"]}, "looks like UTF-16 without a byte order"),
+        (b"\xff\xfe0", {"columns": ["image", "caption"]}, "cannot be read: .* is not utf-16"),
+    ],
+)
+def test_texts_that_cannot_be_used(root: Path, content: bytes, params: dict[str, Any], message: str):
+    (root / "t.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        listed(root, table="../t.txt", **params)
 
 
 def test_a_picture_that_is_missing_is_one_pair_whatever_its_captions_are_numbered(root: Path):
