@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from flame_core.data.picture_kinds import is_picture
+from flame_core.data.sources.file_names import without_number
 from flame_core.data.sources.table import LONGEST, Row, Table
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
@@ -184,9 +186,8 @@ def _header(table: Table, head: str) -> tuple[Delimiter, list[str]]:
             return delimiter, columns
     likeliest = max(found, key=lambda one: len(found[one]))
     separated = f" (separated by {DELIMITERS[likeliest]})" if head else ""
-    named = (
-        "; if its first line is a row, name its columns: `columns: [image, caption]`" if table.picture_column else ""
-    )
+    bare = any(is_picture(without_number(name.strip())) for name in found[likeliest]) and table.picture_column
+    named = "; its first line is a row already: name its columns, `columns: [image, caption]`" if bare else ""
     table.require(found[likeliest], separated + named)
     raise AssertionError("a header with all needed columns was not taken")
 

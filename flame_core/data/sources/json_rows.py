@@ -52,7 +52,7 @@ class Records:
         return len(self._parts)
 
     def __iter__(self) -> Iterator[Any]:
-        return ({**own, **record} if own else record for own, record in self._parts)
+        return ({**own, **record} if own and isinstance(record, Mapping) else record for own, record in self._parts)
 
     @property
     def fields(self) -> set[str]:

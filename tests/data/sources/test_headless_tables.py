@@ -52,7 +52,11 @@ def test_the_delimiter_of_a_text_without_a_header_is_found(root: Path, delimiter
 @pytest.mark.parametrize(
     ("content", "params", "message"),
     [
-        (b"0.png\ta\n", {}, r"no column 'image'; it has 0\.png, a .*name its columns: `columns: \[image, caption\]`"),
+        (
+            b"0.png\ta\n",
+            {},
+            r"no column 'image'; it has 0\.png, a .*a row already: name its columns, `columns: \[image, caption\]`",
+        ),
         ("0.png\ta\n".encode("utf-16-le"), {"columns": ["image", "caption"]}, "looks like UTF-16 without a byte order"),
         (b"\xff\xfe0", {"columns": ["image", "caption"]}, "cannot be read: .* is not utf-16"),
     ],

@@ -328,6 +328,7 @@ def test_a_source_may_be_one_split(root: Path, split: str, found: list[str]):
     "document",
     [
         {"version": 1.0, **{name: texts[:1] for name, texts in TEXTS.items()}},
+        {"train": [*({"image": name, "caption": texts[0]} for name, texts in TEXTS.items()), None], "test": [{}]},
         {"data": [*({"image": name, "caption": texts[0]} for name, texts in TEXTS.items()), None], "count": 4},
     ],
 )
