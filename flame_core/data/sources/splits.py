@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import RawPair
 
 _WORDS = {
@@ -31,9 +30,9 @@ def split_of(values: Iterable[Any]) -> str | None:
     return ", ".join(words if len(splits) > 1 else splits) or None
 
 
-def in_split(pair: RawPair, split: Split | None) -> RawPair:
+def in_split(pair: RawPair, split: Literal["train", "val"] | None) -> RawPair:
     """A pair of a file or source that is all in `split`, if that is given; what its record keeps apart stays so."""
-    left_out = pair.split not in (None, *SPLITS) and split != "val"
+    left_out = pair.split not in (None, *_WORDS.values()) and split != "val"
     return pair if split is None or left_out else replace(pair, split=split)
 
 
