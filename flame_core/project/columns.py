@@ -19,6 +19,7 @@ from flame_core.data.picture_kinds import suffix_of
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.record import RecordReader, answer_of, texts_in
+from flame_core.data.sources.splits import part_of
 from flame_core.data.sources.table import NAMED_TABLES, TABLES
 from flame_core.errors import InputError, ParamsError
 from flame_core.params.sources import Delimiter
@@ -40,8 +41,8 @@ _DOCUMENTS = 50  # that are read to see whether they are tables
 _LARGEST_DOCUMENT = 1 << 28  # bytes: twice what COCO's captions take
 _MANY = 20  # files of a kind in a folder: labels of a picture each, most likely
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
-_PARTS = {"test", "testing", "val", "valid", "validation", "dev"}
 _ABOUT = {"lemma", "attribution", "attributions", "credits", "licence", "license", "licenses", "readme"}
+_ANNOTATIONS = ("annotations", "captions")
 _ADDRESS = ("http://", "https://")
 
 
@@ -76,19 +77,19 @@ class _Found:
 
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Tables among the files of a folder, or else beside the folder; those nearest to its root first."""
+    """Tables among the files of a folder, or else beside it (`_beside`); those nearest to its root first."""
     inside = sorted((name for name in names if Path(name).suffix.lower() in TABLES), key=lambda n: (n.count("/"), n))
     if inside:
         return [folder / name for name in inside]
-    beside = folder.resolve().parent
-    return sorted(path for path in beside.iterdir() if path.suffix.lower() in TABLES and path.is_file())
+    return sorted(_beside(folder, TABLES))
 
 
 def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str]) -> list[Path]:
     """Files that may be tables, although others of their kind are the captions of one picture.
 
     Those come first that are few of their kind in a folder, then those nearest to the root, then short names. If there
-    are none inside, those beside the folder are taken. Large ones are left out, since they are read as a whole.
+    are none inside, those beside the folder are taken (`_beside`). Large ones are left out, since they are read as a
+    whole.
 
     Args:
         folder: of the pictures.
@@ -103,11 +104,19 @@ def documents_among(folder: Path, names: Iterable[str], pictured: Collection[str
         many = alike[PurePosixPath(name).parent, suffix_of(name)] > _MANY
         return many, name.count("/"), len(name), name
 
-    found = [folder / name for name in sorted(own, key=order)] or sorted(
-        (path for path in folder.resolve().parent.iterdir() if path.suffix.lower() in kinds and path.is_file()),
-        key=lambda path: (len(path.name), path.name),
-    )
+    inside = [folder / name for name in sorted(own, key=order)]
+    found = inside or sorted(_beside(folder, kinds), key=lambda path: (len(path.name), path.name))
     return [path for path in found[:_DOCUMENTS] if path.stat().st_size <= _LARGEST_DOCUMENT]
+
+
+def _beside(folder: Path, kinds: Collection[str]) -> list[Path]:
+    """Files of these kinds beside a folder, or else in a folder of annotations beside it, as in COCO."""
+    above = folder.resolve().parent
+    for place in (above, *(above / name for name in _ANNOTATIONS)):
+        there = place.iterdir() if place.is_dir() else ()
+        if found := [path for path in there if path.suffix.lower() in kinds and path.is_file()]:
+            return found
+    return []
 
 
 def choose_columns(
@@ -170,7 +179,8 @@ def _found(path: Path, head: Head, files: FileNames, image: str | None, caption:
 
 def _comes_late(table: Path) -> bool:
     """Whether a table's name says that it is not for training, or that its texts are no captions as written."""
-    return not (_PARTS | _ABOUT).isdisjoint(re.findall("[a-z]+", table.name.lower()))
+    words = re.findall("[a-z]+", table.name.lower())
+    return not _ABOUT.isdisjoint(words) or any(part_of(word) not in (None, "train") for word in words)
 
 
 def nearly_named(tables: Iterable[Path], pictures: Sequence[str], *, files_only: bool = False) -> str:

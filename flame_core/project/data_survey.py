@@ -27,10 +27,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout, outside_projects
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import IngestParams, Source, WebdatasetSource
-from flame_core.project.columns import (
-    caption_field,
-    unread_fields,
-)
+from flame_core.project.columns import caption_field, is_number, unread_fields
 from flame_core.project.folder_survey import KEPT, NAMED, Given, folder_sources, quoted
 from flame_core.work import WorkCache
 
@@ -38,6 +35,10 @@ FEWEST = 10  # pictures with captions, for a training and a held-out split at al
 _DECODED = 100
 _READ_WHOLE = 4 << 30  # bytes of shards; of more, only the first shard is read
 _ROWS = 4096
+_WANTED = (
+    'write bird.txt or bird.json ({"caption": "a bird"}) beside bird.jpg, or a table captions.csv with the columns '
+    "image and caption; --table names one that lies elsewhere"
+)
 
 
 @dataclass
@@ -148,6 +149,7 @@ def _count(found: Survey, listed: _Listed, scale: float) -> None:
     without: list[str] = []
     unread: list[str] = []
     elsewhere: Counter[str] = Counter()  # by their split
+    wordless: dict[str, str] = {}  # {key: its first caption}
     whole = decoded = 0
     texts: Counter[str] = Counter()
     words: defaultdict[str, float] = defaultdict(float)
@@ -165,6 +167,8 @@ def _count(found: Survey, listed: _Listed, scale: float) -> None:
             silent.append(pair.key)
             continue
         whole += 1
+        if all(is_number(text) for own in spoken.values() for text in own):
+            wordless[pair.key] = next(iter(spoken.values()))[0]
         if pair.split is not None:
             found.fixed[pair.split] += 1
         for code, own in spoken.items():
@@ -199,6 +203,11 @@ def _count(found: Survey, listed: _Listed, scale: float) -> None:
         found.facts["cannot be read"] = f"{count:,}: {first.file} ({first.detail}){', ...' if count > 1 else ''}"
     if listed.unused:
         found.facts["not used"] = "; ".join(group.detail for group in listed.unused)
+    if wordless:
+        found.facts["captions without a letter"] = _some(list(wordless))
+    if whole and len(wordless) == whole:
+        name, text = next(iter(wordless.items()))
+        raise InputError(f"no caption has a letter, such as {text[:80]!r} of {name}: these are labels; {_WANTED}")
     if found.usable < FEWEST:
         _refuse(found, silent, without, elsewhere)
 
@@ -214,12 +223,8 @@ def _why_unread(pair: RawPair) -> str | None:
 
 def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str], elsewhere: Counter[str]) -> None:
     listed = "".join(f"\n  {name}: {value}" for name, value in found.facts.items())
-    wanted = (
-        'write bird.txt or bird.json ({"caption": "a bird"}) beside bird.jpg, or a table captions.csv with the columns '
-        "image and caption; --table names one that lies elsewhere"
-    )
     if silent and found.usable == 0:
-        raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {wanted}{listed}")
+        raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {_WANTED}{listed}")
     if without and found.usable == 0:
         raise InputError(f"no caption has a picture that is there, such as {without[0]!r}: correct the names{listed}")
     if elsewhere and found.usable == 0:

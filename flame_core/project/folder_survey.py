@@ -18,7 +18,7 @@ from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.manifest import LARGEST_TEXT, SIDECARS
 from flame_core.data.sources.record import read_object
-from flame_core.data.sources.splits import split_of
+from flame_core.data.sources.splits import part_of
 from flame_core.data.sources.table import NAMED_TABLES
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
@@ -40,7 +40,6 @@ from flame_core.project.table_heads import why_unread
 
 _LOOKED_AT = 100  # records beside pictures
 NAMED = 3
-_TEST = "test"  # a part that is neither trained on nor validation
 _LOOKED_INTO = 1 << 16  # bytes of a text beside a picture
 _TRIED = 10  # tables, and folders of pictures
 KEPT = "`keep_columns` keeps others, such as longer captions (`flame docs captioners`)"
@@ -93,37 +92,54 @@ def folder_sources(folder: Path, given: Given) -> tuple[dict[tuple[str, ...], Fo
         return _sources_of(parts, folder, pictures, given)
     if unclear and not fits and not captioned:
         raise unclear
+    if given.table or not pictures or ((tables or fits) and not captioned):
+        raise InputError(_why_none(folder, names, pictures, tables, fits, given))
+    if near := nearly_named(objects, pictures, files_only=True):
+        raise InputError(f"{near}: names must be relative to {folder}, with their suffix")
+    return {(): FolderSource(kind="folder", path=str(folder), language=given.language or "en")}, _told_beside(
+        folder, names, pictured
+    )
+
+
+def _why_none(
+    folder: Path,
+    names: Sequence[str],
+    pictures: Sequence[str],
+    tables: Sequence[Path],
+    fits: Sequence[_Fit],
+    given: Given,
+) -> str:
+    """Why a folder has no pictures, or none that a table names, and what to do."""
     if (given.table or not pictures) and not fits and (listing := lists_addresses(tables)):
-        raise InputError(
+        return (
             f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
             "--demo, then replace its sources in params.yaml by one of `kind: urls` (`flame docs sources`)"
         )
     if given.table:
-        if why := why_unread(tables[0]):
-            raise InputError(f"--table: {tables[0]} cannot be read: {why}")
+        if why := why_unread(tables[0], given.caption_column):
+            return f"--table: {tables[0]} cannot be read: {why}"
         such = f", such as {', '.join(pictures[:NAMED])}" if pictures else ", which holds none: --images names another"
-        raise InputError(
-            f"no row of {given.table} names a picture of {folder}{such}{_what_to_do(fits, tables, folder, pictures)}"
-        )
+        return f"no row of {given.table} names a picture of {folder}{such}{_what_to_do(fits, tables, folder, pictures)}"
     if not pictures:
         if any(name.endswith(".tar") for name in names):
-            raise InputError(f"{folder} holds tars and no pictures: give it with --shards instead of --images")
-        raise InputError(f"{folder} holds no pictures (.jpg, .png, .webp and the like)")
-    if (tables or fits) and not captioned:
-        some = [_shown(path, folder) for path in (tables or [fit.columns.table for fit in fits])]
-        raise InputError(
-            f"no row of {', '.join(some[:NAMED])} names a picture of {folder}, which holds "
-            f"{', '.join(pictures[:NAMED])}{'' if fits else ': a column must hold those names'}"
-            f"{_what_to_do(fits, tables, folder, pictures)}"
-        )
-    if near := nearly_named(objects, pictures, files_only=True):
-        raise InputError(f"{near}: names must be relative to {folder}, with their suffix")
+            return f"{folder} holds tars and no pictures: give it with --shards instead of --images"
+        return f"{folder} holds no pictures (.jpg, .png, .webp and the like)"
+    some = [_shown(path, folder) for path in (tables or [fit.columns.table for fit in fits])]
+    return (
+        f"no row of {', '.join(some[:NAMED])} names a picture of {folder}, which holds "
+        f"{', '.join(pictures[:NAMED])}{'' if fits else ': a column must hold those names'}"
+        f"{_what_to_do(fits, tables, folder, pictures)}"
+    )
+
+
+def _told_beside(folder: Path, names: Sequence[str], pictured: Collection[str]) -> dict[str, str]:
+    """What files beside pictures hold, for people."""
     sidecars = {".txt": 0, ".json": 0, **Counter(suffix_of(name) for name in names if suffix_of(name) in SIDECARS)}
     counted = ", ".join(f"{count:,} {suffix}" for suffix, count in sidecars.items())
     told = {"captions": f"beside the pictures ({counted})"}
     if unread := unread_fields(list(_records(folder, names, pictured)), "captions"):
         told["fields not read"] = f"{quoted(unread)}; {KEPT}"
-    return {(): FolderSource(kind="folder", path=str(folder), language=given.language or "en")}, told
+    return told
 
 
 def _first(
@@ -198,8 +214,8 @@ def _fits(
 def _parts(fits: Sequence[_Fit]) -> list[tuple[_Fit, str]]:
     """The tables with the splits that the names of their folders say (train2017), if there is a part for training."""
     words = [re.match(r"[^\W\d_]*", fit.base.name) for fit in fits]
-    splits = [split_of([word[0] if word else None]) for word in words]
-    known = all(split in (*SPLITS, _TEST) for split in splits)
+    splits = [part_of(word[0]) if word else None for word in words]
+    known = None not in splits
     return list(zip(fits, map(str, splits), strict=True)) if len(fits) > 1 and known and "train" in splits else []
 
 

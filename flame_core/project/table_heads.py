@@ -54,8 +54,8 @@ def read_head(path: Path, files: FileNames | None = None, caption: str | None = 
             case suffix if suffix in DELIMITED:
                 return _delimited(path, files)
             case ".json":
-                about = path.stat()
-                return _document(path, caption or "caption", about.st_size, about.st_mtime_ns)
+                read = _document(path, caption)
+                return None if isinstance(read, str) else read
             case ".jsonl":
                 return head_of(_objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS)))
             case _:
@@ -66,13 +66,31 @@ def read_head(path: Path, files: FileNames | None = None, caption: str | None = 
         return None
 
 
-@lru_cache(maxsize=100)
-def _document(path: Path, caption: str, _size: int, _changed: int) -> Head | None:
-    """The first rows of a document, which is read as a whole, and only once; None if it is no table."""
-    with suppress(TextError), open_regular(path) as file:
-        records = document_records(file, ("image", caption))
-        return replace(head_of(first_objects(records, _ROWS)), by_name=records.by_name)
+def why_unread(path: Path, caption: str | None = None) -> str | None:
+    """Why a table that is one document cannot be read; None if it can be."""
+    if path.suffix.lower() == ".json" and isinstance(read := _document(path, caption), str):
+        return read
     return None
+
+
+def _document(path: Path, caption: str | None) -> Head | str:
+    """The first rows of a document, or why it is no table."""
+    try:
+        about = path.stat()
+        return _read_document(path, caption or "caption", about.st_size, about.st_mtime_ns)
+    except OSError as error:
+        return str(error)
+
+
+@lru_cache(maxsize=100)
+def _read_document(path: Path, caption: str, _size: int, _changed: int) -> Head | str:
+    """The same, of a document of this size and time, which is read as a whole, and only once."""
+    try:
+        with open_regular(path) as file:
+            records = document_records(file, ("image", caption))
+            return replace(head_of(first_objects(records, _ROWS)), by_name=records.by_name)
+    except TextError as error:
+        return str(error)
 
 
 def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -121,17 +139,6 @@ def _names(count: int, place: int) -> list[str]:
     if count == 2:
         return ["caption", "image"] if place else ["image", "caption"]
     return ["image" if number == place else f"column{number + 1}" for number in range(count)]
-
-
-def why_unread(path: Path) -> str | None:
-    """Why a table that is one document cannot be read; None if it can be."""
-    if path.suffix.lower() == ".json":
-        try:
-            with open_regular(path) as file:
-                document_records(file, ("image", "caption"))
-        except (TextError, OSError) as error:
-            return str(error)
-    return None
 
 
 def head_of(records: Sequence[Mapping[str, Any]]) -> Head:

@@ -51,6 +51,18 @@ def write_table(path, rows):
         csv.writer(file).writerows([["image", "caption"], *rows])
 
 
+def test_labels_of_boxes_are_no_captions(pictures, layout):
+    for number in range(24):
+        (pictures / f"{number:02d}.txt").write_text("0 0.51 0.5 0.25 0.3\n7 0.1 0.2 0.3 0.4\n")
+    with pytest.raises(
+        InputError, match=r"no caption has a letter, such as '0 0\.51 0\.5.+' of 00.*: these are labels"
+    ):
+        survey(Given(pictures), layout)
+    (pictures / "00.txt").write_text("a small bird\n")
+    found = survey(Given(pictures), layout)
+    assert found.facts["captions without a letter"].startswith("23: 01")
+
+
 def test_texts_beside_pictures_with_all_that_is_wrong_among_them(pictures, layout):
     for number in range(22):
         (pictures / f"{number:02d}.txt").write_text("a small bird\n")

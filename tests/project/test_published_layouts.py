@@ -63,6 +63,15 @@ def test_coco(tmp_path: Path, layout: Layout):
     assert source.table == str(root / "annotations/captions_train2017.json")
 
 
+def test_one_part_of_coco_has_its_captions_in_the_folder_beside_it(tmp_path: Path, layout: Layout):
+    root = pictures(tmp_path / "coco/train2017").parent
+    pictures(root / "val2017", range(50, 60))
+    coco(root / "annotations/captions_train2017.json")
+    coco(root / "annotations/captions_val2017.json", range(50, 60))
+    source = found_in(root / "train2017", layout)
+    assert source.table == str(root / "annotations/captions_train2017.json")
+
+
 def test_parts_of_coco_are_sources_with_their_splits(tmp_path: Path, layout: Layout):
     root = pictures(tmp_path / "coco/train2017").parent
     pictures(root / "val2017", range(50, 60))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.addresses.address_list import LIST
 from flame_core.data.sources.json_rows import document_records
-from flame_core.data.sources.table_files import kind_of_table, table_files
+from flame_core.data.sources.table_files import clear_errors, kind_of_table, table_files
 from flame_core.data.text_files import TextError
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
@@ -44,25 +44,31 @@ def count_rows(path: Path, columns: Sequence[str] = ("url", "caption")) -> int:
         InputError: there is no list, or a file of it is damaged; names it.
         OSError: it cannot be read.
     """
-    return sum(_rows(each, columns) for each in table_files(path, LIST))
+    files = [(each, each.stat()) for each in table_files(path, LIST)]
+    return sum(_rows(each, tuple(columns), about.st_size, about.st_mtime_ns) for each, about in files)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> int:
+@lru_cache(maxsize=10_000)
+def _rows(path: Path, columns: tuple[str, ...], _size: int, _changed: int) -> int:
+    """Rows of a file of this size and time, which is read as a whole, and only once."""
+    with (
+        clear_errors(path, pa.ArrowException),
+        gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file,
+    ):
+        match kind_of_table(path):
+            case ".parquet":
+                return _parquet_rows(file)
+            case ".json":
+                return _records(path, file, columns)
+            case _:
+                return _lines(file)
+
+
+def _records(path: Path, file: BufferedIOBase, columns: Sequence[str]) -> int:
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            match kind_of_table(path):
-                case ".parquet":
-                    return _parquet_rows(file)
-                case ".json":
-                    return len(document_records(file, columns))
-                case _:
-                    return _lines(file)
+        return len(document_records(file, columns))
     except TextError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk: gzip's and Arrow's own have no number
-            raise
-        raise InputError(f"{path} is damaged ({error}); copy or download it again") from None
 
 
 def _lines(file: BufferedIOBase) -> int:

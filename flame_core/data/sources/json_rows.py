@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from flame_core.data.picture_kinds import is_picture
 from flame_core.data.sources.record import is_record, read_json, too_deep
-from flame_core.data.sources.splits import is_split
+from flame_core.data.sources.splits import part_of
 from flame_core.data.sources.table import LONGEST, Row, Table, text_size
 from flame_core.data.text_files import TextError
 from flame_core.files.regular_files import open_regular
@@ -103,12 +103,7 @@ def _document(file: BinaryIO | BufferedIOBase, encoding: str) -> Any:
     content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise TextError(f"it has more than {size_text(LARGEST)}; a .jsonl is read line by line (jq -c '.[]' makes one)")
-    try:
-        return read_json(content, encoding)
-    except TextError as error:
-        if "Extra data" in str(error):
-            raise TextError(f"{error}; with a record in each line, it is a .jsonl: rename it") from None
-        raise
+    return read_json(content, encoding)
 
 
 def records_of(document: Any, needed: Sequence[str]) -> Records:
@@ -130,7 +125,7 @@ def records_of(document: Any, needed: Sequence[str]) -> Records:
             lists = {name: value for name, value in document.items() if _any_object(value)}
             if len(lists) == 1:
                 return _plain([_placed(record) for records in lists.values() for record in records])
-            if lists and all(map(is_split, lists)):
+            if lists and all(map(part_of, lists)):
                 return Records([({"split": name}, record) for name, records in lists.items() for record in records])
             if not lists and (found := _by_column(document, needed) or _by_name(document, needed)):
                 return found

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flame_core.data.captions_text import unescape
+from flame_core.data.picture_kinds import is_picture
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.splits import split_of
@@ -228,12 +230,13 @@ def read_json(content: bytes | str, encoding: str = "utf-8") -> Any:
     """The JSON in `content`, which is in UTF-8, UTF-16 or UTF-32, or in the given encoding.
 
     Raises:
-        TextError: `content` is no JSON, or is nested far too deeply.
+        TextError: `content` is no JSON, or is nested far too deeply, or repeats a key that names a picture.
     """
     try:
-        return _loads(_decoded(content, encoding))
+        return _loads(_decoded(content, encoding), _by_picture_once)
     except json.JSONDecodeError as error:
-        raise TextError(f"not JSON: {error}") from None
+        lines = "; with a record in each line, it is a .jsonl: rename it" if error.msg == "Extra data" else ""
+        raise TextError(f"not JSON: {error}{lines}") from None
 
 
 def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]:
@@ -254,15 +257,25 @@ def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]
     return value
 
 
-def _loads(content: str) -> Any:
+def _loads(content: str, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=of_pairs)
     except RecursionError:
         raise TextError(f"nested more than {_DEEPEST} deep") from None
     except json.JSONDecodeError:
         raise
     except ValueError as error:  # a number of too many digits
         raise json.JSONDecodeError(str(error), content, 0) from None
+
+
+def _by_picture_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of whose repeated keys the last one counts, as everywhere, unless captions would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1 and is_picture(name):
+                raise TextError(f"the key {name!r} is there {count:,} times: write its captions as one list")
+    return found
 
 
 def _decoded(content: bytes | str, encoding: str) -> str:

@@ -17,6 +17,7 @@ _WORDS = {
     **dict.fromkeys(("train", "training", "trn", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
 }
+_PARTS = {**_WORDS, **dict.fromkeys(("test", "testing"), "test")}
 _LONGEST = 80  # characters of a word that are kept
 
 
@@ -36,9 +37,9 @@ def in_split(pair: RawPair, split: Literal["train", "val"] | None) -> RawPair:
     return pair if split is None or left_out else replace(pair, split=split)
 
 
-def is_split(word: str) -> bool:
-    """Whether a word that names a part of a data set means a split, or `test`."""
-    return _word(word) in {*_WORDS, "test", "testing"}
+def part_of(word: str) -> str | None:
+    """The part of a data set that a word names: `train`, `val` or `test`; None if it names none."""
+    return _PARTS.get(_word(word))
 
 
 def _word(value: Any) -> str:

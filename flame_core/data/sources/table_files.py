@@ -44,11 +44,19 @@ def kind_of_table(path: Path) -> str | None:
 
 
 @contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
+def clear_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Says that the file is damaged if gzip or a library (`others`) finds that, and what to do.
+
+    Raises:
+        InputError: it is.
+        OSError: of the disk.
+    """
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged gzip ({error})") from None
+    except (EOFError, zlib.error, OSError, *others) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk: gzip's and Arrow's own have no number
+            raise
+        raise InputError(f"{path} is damaged ({error}); copy or download it again") from None
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def unpacked(path: Path, scratch: Path) -> Iterator[Path]:
         yield path
         return
     place = scratch / path.name[:-3]
-    with _clear_errors(path), gzip.open(path) as packed, place.open("wb") as file:
+    with clear_errors(path), gzip.open(path) as packed, place.open("wb") as file:
         shutil.copyfileobj(packed, file, 1 << 20)
     try:
         yield place
@@ -83,7 +91,7 @@ def beginning(path: Path, scratch: Path) -> Iterator[Path | None]:
         yield None
     else:
         place = scratch / path.name[:-3]
-        with _clear_errors(path), gzip.open(path) as packed:
+        with clear_errors(path), gzip.open(path) as packed:
             content = packed.read(_BEGINNING)
             place.write_bytes(content if len(content) < _BEGINNING else content[: content.rfind(b"\n") + 1])
         yield place

@@ -252,6 +252,7 @@ def test_the_first_answer_of_a_conversation_is_a_caption(root: Path):
         ("[" * 100_000, "nested more than"),
         ('{"image": "0.png"}\n{"image": "1.png"}', r"line 2 column 1 .*; with a record in each line, it is a \.jsonl"),
         (b'[{"image": "\xff"}]', "is not utf-8"),
+        ('{"0.png": "a", "1.png": "b", "0.png": "c"}', r"the key '0\.png' is there 2 times: write its captions as one"),
     ],
 )
 def test_documents_that_cannot_be_used(root: Path, document: str | bytes, message: str):
