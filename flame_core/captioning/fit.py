@@ -25,6 +25,7 @@ from flame_core.stepping.checkpoint import Metrics
 from flame_core.stepping.learning_rate import learning_rate
 from flame_core.stepping.stepwise import take_steps
 from flame_core.stepping.weight_decay import parameter_groups
+from flame_core.vision.feature_maps import batch_norms
 from flame_core.vision.tower import ImageTower
 
 
@@ -47,6 +48,8 @@ def fit(
     """
     device = llm.device
     tower.to(device).train()
+    for module in batch_norms(tower.backbone):  # which keep their statistics (`vision/feature_maps.py`)
+        module.eval()
     optimizer = _optimizer(tower, params)
     torch.manual_seed(params.seed)
 

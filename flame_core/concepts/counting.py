@@ -27,7 +27,7 @@ from flame_core.concepts.concept_counts import Counts, ShardHits, count_shard
 from flame_core.concepts.concept_list import ConceptList
 from flame_core.concepts.lemmas import Numbering, identity_hash
 from flame_core.concepts.nouns import chosen_nouns, count_nouns
-from flame_core.concepts.tags import TAGS, Tagger, image_hits, write_tags
+from flame_core.concepts.tags import TAGS, Tagger, as_stored, image_hits, write_tags
 from flame_core.concepts.text_hits import (
     Patterns,
     Unknown,
@@ -128,12 +128,14 @@ class Counting:
 
     Attributes:
         captions: what is counted.
+        pictures: {shard: digest of its tar}, whose JPEGs a tagger sees.
         index: all rows of the training split.
         work: the work cache's folder.
         workers: processes that read captions.
     """
 
     captions: Captions
+    pictures: Mapping[str, str]
     index: Index
     work: Path
     workers: int
@@ -190,8 +192,8 @@ class Counting:
                 def write(folder: Path, blocks: Callable[[], Iterator[np.ndarray]] = blocks) -> UnitRecord:
                     return UnitRecord({"scores": write_tags(folder, blocks(), tagger.covered, floor)})
 
-                pictures = value_digest([[row.key, row.sha256] for row in rows])
-                units[shard] = cache.get({**inputs, "pictures": pictures}, write)
+                samples = value_digest([row.key for row in rows])  # by which a table gives scores
+                units[shard] = cache.get({**inputs, "pictures": self.pictures[shard], "samples": samples}, write)
                 bar.advance(len(rows))
         return units
 
@@ -217,7 +219,7 @@ class Counting:
 
             inputs = {"step": "joined", "text": text[shard].sha256[TEXT], "mode": mode, "rows": rows}
             if tags is not None:
-                inputs |= {"tags": tags[shard].sha256[TAGS], "thresholds": thresholds.tolist()}
+                inputs |= {"tags": tags[shard].sha256[TAGS], "thresholds": as_stored(thresholds).tolist()}
                 inputs |= {"covered": covered.tolist()}
             units[shard] = cache.get(inputs, write)
         return units

@@ -97,7 +97,7 @@ def _of_tower(
     if tagger.texts == "prompts":
         require_same_space(encoder.config, store.manifest, folder)
         side = texts_of(folder, params, layout, store)
-        vectors = _of_prompts(concepts, tagger.prompts, lambda texts: side.lookup("raw", texts).mean(axis=1))
+        vectors = _of_prompts(concepts, tagger.prompts, lambda texts: side.lookup("raw", texts)[:, 0])
         covered = np.ones(len(concepts), bool)
     else:
         where = "concepts.images.tagger (texts: captions; `prompts` reads them as the recipe does)"
@@ -116,6 +116,7 @@ def _of_prompts(concepts: ConceptList, prompts: Sequence[str], encode: Any) -> n
 def _of_captions(layout: Layout, chosen: ConceptParams, counting: Counting, text: Mapping[str, Unit]) -> np.ndarray:
     """[C, D]: the normalised mean of the stored vectors of samples whose captions mention the concept; else zeros.
 
+    A sample of several captions of a kind has the vectors of the first one, whichever mentions the concept.
     Sums are of whole numbers, so they do not depend on the order.
     """
     store = TrainStore(layout.embeddings)

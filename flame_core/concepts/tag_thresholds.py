@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flame_core.concepts.concept_list import ConceptList
-from flame_core.concepts.tags import TAGS
+from flame_core.concepts.tags import TAGS, as_stored
 from flame_core.data.shards import Index
 from flame_core.errors import InputError
 from flame_core.work import Unit
@@ -104,7 +104,8 @@ def calibrate(labels: Labels, tags: Mapping[str, Unit], index: Index, covered: n
 def best_threshold(scores: np.ndarray, present: np.ndarray, floor: float) -> tuple[float, float]:
     """(threshold, F1) that is best if pictures with a score [n] above it are said to show the concept [n]."""
     stored = np.unique(scores[scores > floor])
-    candidates = np.concatenate([[floor], (stored[:-1] + stored[1:]) / 2])
+    between = as_stored((stored[:-1] + stored[1:]) / 2)
+    candidates = np.concatenate([[floor], np.where(between < stored[1:], between, stored[:-1])])
     said = scores > candidates[:, None]
     hits = (said & present).sum(axis=1)
     f1 = 2 * hits / (said.sum(axis=1) + present.sum())

@@ -79,17 +79,22 @@ def write_tags(folder: Path, blocks: Iterator[np.ndarray], covered: np.ndarray, 
 
 
 def image_hits(path: Path, thresholds: np.ndarray) -> list[BitMap]:
-    """Per concept, the rows whose score is above its threshold [C]."""
+    """Per concept, the rows whose score is above its threshold [C], both rounded as scores are stored."""
     from safetensors.numpy import load_file
 
     arrays = load_file(path)
     concept, score, ends = arrays["concept"].astype(np.int64), arrays["score"], arrays["ends"]
     rows = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
-    kept = score.astype(np.float64) > thresholds[concept]
+    kept = score.astype(np.float64) > as_stored(thresholds)[concept]
     concept, rows = concept[kept], rows[kept]
     order = np.argsort(concept, kind="stable")
     edges = np.searchsorted(concept[order], np.arange(len(thresholds) + 1))
     return [bitmap_of(rows[order[a:b]]) for a, b in pairwise(edges)]
+
+
+def as_stored(scores: np.ndarray) -> np.ndarray:
+    """Numbers in float64 as rounded by the float16 of stored scores."""
+    return scores.astype(np.float16).astype(np.float64)
 
 
 def thresholds_of(

@@ -200,6 +200,7 @@ def _write(task: ScanTask, pairs: list[RawPair], columns: list[dict[str, Any]], 
                     raise PictureError(reason, left_out or "no text is left after cleaning")
                 if found := pair_reason(pair.licence, scores, rules):
                     raise PictureError(*found)
+                number = side_number(captions, pair.group)  # of all captions, so that no rule moves a pair
                 captions, unwanted = filter_captions(captions, rules)
                 left += unwanted
                 if not captions:
@@ -230,7 +231,7 @@ def _write(task: ScanTask, pairs: list[RawPair], columns: list[dict[str, Any]], 
                 "hash": seen,
                 "colours": colour_miniature(picture.rgb).tobytes(),
             }
-            rows.append(row | _described(task, pair, captions, picture.rgb.size, boxes))
+            rows.append(row | {"side": number} | _described(task, pair, captions, picture.rgb.size, boxes))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE, compression="zstd")
     counts = {"pairs": len(pairs), "cut_captions": cut_captions, **dict(sorted(left.items()))}
     return UnitRecord(counts=counts, failures=failures)
@@ -270,7 +271,6 @@ def _described(
         "width": size[0],
         "height": size[1],
         "split": pair.split,
-        "side": side_number(captions, pair.group),
         "primary_texts": [text_id(same_text(text)) for text in captions[primary]],
         "other_texts": [
             text_id(same_text(text)) for code, texts in captions.items() if code != primary for text in texts

@@ -130,6 +130,9 @@ def require_same_space(model: Path, manifest: Mapping[str, Any], what: str = "te
         for name in ("llm", "layer", "hidden")
         if config.get(name) != manifest[name]
     ]
+    centred = {"center": "none"} | config, {"center": "none"} | dict(manifest)
+    if (own := centred[0]["center"]) != (stored := centred[1]["center"]):
+        wrong.append(f"  text.center: {role} has {own!r}, the embeddings have {stored!r}")
     if wrong:
         way = (
             "take a teacher of the same LLM and layer, or embed for this one"

@@ -1,6 +1,7 @@
 """Words as the text side of a model whose recipe trained adapters on the LLM: texts are read by the LLM with them.
 
 Sentences of the store are those of the LLM without adapters, so every text is read anew, and kept for the next lookup.
+All words count, as in the training: only stored words of a frozen LLM are the heaviest ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from flame_core.errors import InputError
 from flame_core.lexical.lexicon import read_lexicon
-from flame_core.lexical.text_side import LexicalTexts, words_kept
+from flame_core.lexical.text_side import LexicalTexts
 from flame_core.params import Params, TrainParams
 from flame_core.text.adapter import Adapter
 from flame_core.text.frozen_texts import SentenceTexts
@@ -64,13 +65,13 @@ class AdaptedTexts(LexicalTexts):
     def of_model(cls, model: Path, store: TextStore, encoder: OpenEncoder) -> Self:
         """The LLM with the model's adapters, and the words of its lexicon."""
         sentences = _Sentences(SentenceTexts.of_model(model, store, encoder), model, encoder)
-        return cls(sentences, read_lexicon(model), words_kept(model), model)
+        return cls(sentences, lexicon := read_lexicon(model), len(lexicon.vocabulary), model)
 
     @classmethod
     def of_package(cls, package: Path, values: Mapping[str, Any], encoder: OpenEncoder) -> Self:
         """The LLM with the package's adapters, and the words of its lexicon."""
         sentences = _Sentences(SentenceTexts.of_package(package, values, encoder), package, encoder)
-        return cls(sentences, read_lexicon(package), words_kept(package), package)
+        return cls(sentences, lexicon := read_lexicon(package), len(lexicon.vocabulary), package)
 
     @classmethod
     def required(cls) -> Sequence[str]:

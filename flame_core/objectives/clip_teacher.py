@@ -59,14 +59,14 @@ def open_clip_teacher(folder: Path) -> ClipTeacher:
     return ClipTeacher(model.picture_side(), origin["source"])
 
 
-def open_teaching_model(source: str) -> Model:
-    """The model of a source such as `transformers:<folder or hub id>`, on the CPU.
+def open_teaching_model(source: str, device: str = "cpu") -> Model:
+    """The model of a source such as `transformers:<folder or hub id>`.
 
     Raises:
         InputError: it cannot be read, its weights have another shape, or it cannot read a training's pictures.
         ResourceError: it cannot be fetched, or a package is missing.
     """
-    model = open_model("teacher", source, "cpu")
+    model = open_model("teacher", source, device)
     try:
         model.picture_side()
     except NotOffered as error:

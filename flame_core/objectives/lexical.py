@@ -41,7 +41,8 @@ class Lexical(InfoNCE):
 
     @classmethod
     def faults(cls, params: LexicalLossParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
-        yield from ()  # both sides are words
+        if not isinstance(tower.projector, LexicalHead):
+            yield "it compares words: set model.head to lexical, or take the term out"
 
     def __init__(self, params: LexicalLossParams, setup: Setup) -> None:
         super().__init__(params, setup)

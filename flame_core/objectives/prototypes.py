@@ -71,6 +71,12 @@ class Prototypes(Contrastive):
     def faults(cls, params: PrototypesParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
         if params.mode == "direct" and recipe.model.head == "lexical":
             yield "mode direct compares with clusters of vectors, and model.head lexical gives words: take mode pbt"
+        learned = "text_tower" if recipe.text_tower is not None else "text_projection"
+        if params.mode == "direct" and getattr(recipe, learned) is not None:
+            yield (
+                f"mode direct compares with clusters of the LLM's vectors, and {learned} takes pictures into another "
+                "space: take mode pbt"
+            )
         if params.mode == "pbt" and recipe.batch_size == 1:
             yield ONE_SAMPLE
 
@@ -85,6 +91,11 @@ class Prototypes(Contrastive):
                 f"{folder}: clusters of vectors of {len(found.mean)} dimensions from {origin.get('vectors')}; mode: "
                 f"direct compares pictures with clusters of the stored text vectors ({setup.hidden} dimensions). Take "
                 "mode: pbt, or cluster the store"
+            )
+        if params.mode == "direct" and origin.get("reading", setup.reading) != setup.reading:
+            raise InputError(
+                f"{folder}: clusters of vectors read as {origin['reading']}, and the recipe reads {setup.reading}: set "
+                "cluster.reading to the recipe's reading, or take mode: pbt"
             )
         self.teacher = _Teacher(found)
         if params.mode == "direct":

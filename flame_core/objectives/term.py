@@ -82,6 +82,7 @@ class Setup:
         steps: of the whole training.
         trained_words: whether `t` are weights of words that the LLM gives with adapters, trained along.
         prompts: the folder of the prompt head that the recipe names.
+        reading: of the recipe's texts.
     """
 
     tower: ImageTower
@@ -95,6 +96,7 @@ class Setup:
     steps: int = 0
     trained_words: bool = False
     prompts: Path | None = None
+    reading: str = "facets"
 
 
 class Term(nn.Module):

@@ -164,6 +164,10 @@ class SelectionParams(Section):
     def _names_one(self) -> SelectionParams:
         if (self.share is None) == (self.samples is None):
             raise ValueError("write share or samples")
+        if self.filter is not None and self.share is not None and self.share > self.filter.keep:
+            raise ValueError(
+                f"share {self.share:g} of all samples is more than filter.keep {self.filter.keep:g} leaves"
+            )
         return self
 
     def budget(self, total: int) -> int:

@@ -105,10 +105,13 @@ class PrototypesParams(ContrastiveParams):
         default=0.05, gt=0, description="tau of the soft targets, for centroids of length 1; null: hard targets"
     )
     episode_steps: Positive | None = Field(
-        default=None, description="steps after which the table of prototypes is renewed; null: an epoch"
+        default=None, description="steps after which the table of prototypes is renewed; null: an epoch; only of pbt"
     )
     decay: float = Field(
-        default=0.0, ge=0, lt=1, description="weight of earlier episodes in the next table; 0: only the last counts"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="weight of earlier episodes in the next table; 0: only the last counts; only of pbt",
     )
     logit_scale: float = Field(
         default=14.285714, ge=1, le=100, description="initial value of s, 1 / 0.07; its logarithm is learned"
@@ -127,7 +130,8 @@ class AttentiveMaskParams(TermParams):
     score: Literal["cls", "pool", "similarity"] = Field(
         default="cls",
         description="of a patch; cls: the attention of the CLS token to it, mean of all heads and blocks; without that "
-        "token, pool: the attention of model.head attention to it, or similarity: its cosine with the mean patch",
+        "token, pool: the attention of model.head attention to it, or similarity: its cosine with the mean patch; "
+        "random reads neither this nor resolution and momentum",
     )
     keep: float = Field(
         default=0.5, gt=0, le=1, description="share of the cells that are seen, rounded up to a cell more"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flame_core.params.prompts import PromptsParams
     from flame_core.params.whole import Params
 
+SIMILARITY, FEATURES = "data/sidecars/similarity", "data/sidecars/features"  # which stages of the pipeline make
+
 Misfit = tuple[tuple[str, ...], str]  # a key, and why its value does not fit to others
 
 
@@ -112,6 +114,8 @@ def _impossible_concepts(params: Params) -> Iterator[Misfit]:
             f"concepts.benchmarks has {strange}; known are {', '.join(sorted(known))} (those of "
             "evaluate.benchmarks.names)",
         )
+    if missing := [kind for kind in concepts.kinds if kind != "raw" and getattr(params.caption, kind) is None]:
+        yield ("concepts", "kinds"), f"concepts.kinds has {missing}, which the section caption does not make"
     if concepts.nouns is not None and without_variant(params.evaluate.train_language) != "en":
         yield ("concepts", "nouns"), "concepts.nouns are found in English captions only: give a file of concepts"
     if concepts.tower is not None and concepts.tower not in params.train:
@@ -246,6 +250,19 @@ def _impossible_heads(params: Params) -> Iterator[Misfit]:
 def _impossible_selections(params: Params) -> Iterator[Misfit]:
     if params.select is not None and params.codes is None:
         yield ("select",), "select clusters what the stage `codes` makes: write a section codes as well"
+    for name, each in (params.select.selections if params.select is not None else {}).items():
+        stored = params.codes is not None and params.codes.similarity
+        if each.filter is not None and normpath(each.filter.scores) == SIMILARITY and not stored:
+            yield (
+                ("select", "selections", name, "filter", "scores"),
+                f"selection {name} reads {SIMILARITY}, which only codes.similarity: true makes: set it, or name other "
+                "scores",
+            )
+    if params.semdedup is not None and normpath(params.semdedup.vectors) == FEATURES and params.features is None:
+        yield (
+            ("semdedup", "vectors"),
+            f"semdedup reads {FEATURES}, which the stage `features` makes: write its section, or name other vectors",
+        )
     if params.select is not None and params.select.counted == "concepts" and params.concepts is None:
         yield (
             ("select", "counted"),

@@ -90,4 +90,6 @@ class TuneParams(Section):
             raise ValueError(
                 f"{', '.join(twice)}: domains and beyond need names of their own, and not train, validation or test"
             )
+        if self.benchmark is not None and self.benchmark in self.beyond:
+            raise ValueError(f"beyond: {self.benchmark} is `benchmark`, which is the test within the domain already")
         return self

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from flame_core import gates
@@ -23,9 +24,13 @@ from flame_core.concepts.concept_out import Frequencies, read_frequencies, read_
 from flame_core.concepts.fit_metrics import fit_metrics
 from flame_core.concepts.frequency_fit import Fit, Points, fit
 from flame_core.concepts.measured_concepts import CLASSES, RETRIEVAL, class_points, retrieval_points
+from flame_core.concepts.selected_counts import selected_counts
+from flame_core.data.key_selection import select
+from flame_core.data.shards import INDEX, read_index
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.parquet_bytes import parquet_bytes
+from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.measuring.texts import read_validation_captions
 from flame_core.pages.charts import standalone
@@ -48,6 +53,7 @@ def run(params: Params, layout: Layout) -> None:
         raise ParamsError(f"{layout.params} has no section `concept_fit`: write `concept_fit: {{recipes: [flame]}}`")
     wanted = {layout.concepts: ["*"], layout.captions: ["val/*"]}
     wanted |= {layout.report(name): ["*"] for name in chosen.recipes}
+    wanted |= {layout.shards: [INDEX]}
     for source in wanted:
         gates.require(source)
     verified = verify(wanted)
@@ -88,7 +94,7 @@ def _points(
     params: Params, layout: Layout, chosen: ConceptFitParams, counted: Frequencies, recipe: str
 ) -> dict[str, Points]:
     """The points of a recipe by group; only groups with points."""
-    language, frequency = params.evaluate.train_language, counted.by(chosen.frequency)
+    language, frequency = params.evaluate.train_language, _frequency(params, layout, chosen, counted, recipe)
     concepts, report = counted.concepts, layout.report(recipe)
     sources = sorted({source for concept in concepts for source in concept.sources} - {"nouns", "file"})
     found = {}
@@ -107,6 +113,17 @@ def _points(
             chosen.min_pictures,
         )
     return {group: points for group, points in found.items() if len(points)}
+
+
+def _frequency(
+    params: Params, layout: Layout, chosen: ConceptFitParams, counted: Frequencies, recipe: str
+) -> np.ndarray:
+    """[C]: in how many of the samples that the recipe trains on a concept is."""
+    selection = links(layout, params.train[recipe]).get("selection")
+    if selection is None:
+        return counted.by(chosen.frequency)
+    selected = select(read_index(layout.shards, "train"), selection, layout.shards)
+    return selected_counts(layout.concepts, counted, chosen.frequency, selected)
 
 
 def _searched(counted: Frequencies, unknown: str) -> ConceptList:

@@ -139,7 +139,8 @@ def _counting(params: Params, chosen: ConceptParams, layout: Layout) -> Counting
     shards = sorted(index.shard_sizes())
     sha256 = {shard: recorded[Path(shard).with_suffix(".parquet").as_posix()] for shard in shards}
     captions = Captions(layout.captions, sha256, tuple(chosen.kinds), params.evaluate.train_language)
-    return Counting(captions, index, layout.work, settings().workers)
+    pictures = read_digests(layout.shards)
+    return Counting(captions, {shard: pictures[shard] for shard in shards}, index, layout.work, settings().workers)
 
 
 def _recounted(

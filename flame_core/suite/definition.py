@@ -109,8 +109,8 @@ class Benchmark(Section):
     languages: list[LanguageCode] = Field(default=["en"], min_length=1)
     prompt: PromptMode = Field(
         default="single",
-        description="single: the raw template; facets: the mean over facets of the similarity, each facet normalised; "
-        "reference: as FLAME's code does, the mean of the facets before normalisation",
+        description="single: the first facet of the raw template; facets: the mean over facets of the similarity, each "
+        "facet normalised; reference: as FLAME's code does, the mean of the facets before normalisation",
     )
     template: CaptionKind = Field(default="long", description="template of `text.template` whose facets are used")
     long_text: bool = Field(default=False, description="its texts are longer than CLIP's 77 tokens")
@@ -129,6 +129,15 @@ class Benchmark(Section):
         if TASKS[self.task.kind].one_language and len(self.languages) > 1:
             raise ValueError(
                 f"task {self.task.kind} asks in one language, but languages are {', '.join(self.languages)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tests_on_what_it_did_not_train_on(self) -> Benchmark:
+        if TASKS[self.task.kind].training_split(self.task) == self.data.split:
+            raise ValueError(
+                f"task.train_split and data.split are both {self.data.split!r}, so it would train on pictures of the "
+                "test: name two splits"
             )
         return self
 

@@ -7,7 +7,8 @@ more than `promote.tolerance`; it is better if its whole interval is above zero.
 measure is worse and the plain mean over the held-out measures rose by at least `promote.min_gain`.
 
 With few pictures, no model would be significantly worse. A measure on fewer than `promote.min_pictures` is therefore
-shown but not judged; if no measure has that many, the answer is "cannot judge", even for a first champion.
+shown but not judged; if no measure of the held-out split has that many, the answer is "cannot judge", even for a first
+champion.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from flame_core.params import PromoteParams
 from flame_core.terminal import print_title
 
 MEAN = "mean of the held-out measures"
+TOO_FEW = "too few"  # a measure that is shown and not judged
 _DIGITS = 6
 
 
@@ -99,10 +101,12 @@ def judge(
     judged = _judged({measure: new[measure] for measure in measures}, params)
     rows = [_compared(measure, new[measure], old[measure], params, confidence) for measure in judged]
     few = [
-        replace(_compared(measure, new[measure], old[measure], params, confidence), verdict="too few")
+        replace(_compared(measure, new[measure], old[measure], params, confidence), verdict=TOO_FEW)
         for measure in measures
         if measure not in judged
     ]
+    few += [row for row in benchmarks if row.verdict == TOO_FEW]
+    benchmarks = [row for row in benchmarks if row.verdict != TOO_FEW]
     if not rows:
         return _cannot_judge(challenger, params, confidence, [*few, *benchmarks])
     now, before = (mean_of([each[measure] for measure in judged]) for each in (new, old))

@@ -108,7 +108,7 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
             require_own(client, layout, holder, CHAMPION)
             old = _champion_results(client, holder, challenger, params, layout, Path(scratch))
             before, now = (read_benchmark_results(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
-            benchmarks, apart = benchmark_differences(before, now, params.promote.tolerance)
+            benchmarks, apart = benchmark_differences(before, now, params.promote)
             if apart:
                 log.warning("not measured for both on the same data, so not compared: %s", ", ".join(apart))
             verdict = judge(old, challenger, params.promote, params.evaluate.confidence, benchmarks)

@@ -160,6 +160,7 @@ def assemble(
         steps=params.schedule(samples).steps,
         trained_words=params.lora is not None,
         prompts=linked.prompts,
+        reading=params.reading,
     )
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)

@@ -184,6 +184,7 @@ def prepare(params: Params, layout: Layout, name: str) -> PreparedTraining:
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},
         "llm": manifest["llm"],
         "layer": manifest["layer"],
+        **({"center": center} if (center := manifest.get("center", "none")) != "none" else {}),
         **({SENTENCE: manifest[SENTENCE]} if SENTENCE in manifest else {}),
         "data": {"shards": index.digest(), "embeddings": file_sha256(own / MANIFEST), **linked},
     }

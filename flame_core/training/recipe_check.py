@@ -28,6 +28,8 @@ from flame_core.training.inherit_check import inherit_faults
 from flame_core.training.prompts_check import prompt_faults
 from flame_core.training.teacher_check import teachable_faults
 
+_BESIDE = ("self_distillation", "flops", "overuse")  # terms that read z and give it no meaning
+
 
 class Fault(NamedTuple):
     """A mistake in a recipe: the key, from the recipe's root, and what is wrong and what to do.
@@ -97,6 +99,9 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     yield from _unread(recipe)
     if recipe.crops and not any(each.taught for each in needs.values()):
         yield Fault(("teacher", "copies"), "no term of the recipe learns from the teacher: add one, or remove copies")
+    learns = any(each.taught for each in needs.values()) or "text_distillation" in needs
+    if recipe.teacher is not None and not learns:
+        yield Fault(("teacher",), "no term of the recipe learns from the teacher: add one, or remove teacher")
     if recipe.reads_features:
         yield from _feature_faults(recipe)
     try:
@@ -152,12 +157,19 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
 
 def _unread(recipe: TrainParams) -> Iterator[Fault]:
     """Towers whose features no term reads, so that they would not learn."""
-    from flame_core.objectives import recipe_needs
+    from flame_core.objectives import recipe_needs, term_needs
 
     needs = recipe_needs(recipe)
     if not needs.reads and recipe.objective.name not in WITHOUT_LOSS:  # which say so themselves
         yield Fault(
             ("objective", "name"), "no term reads pictures: name an objective that compares pictures with texts"
+        )
+    compared = [name for name, needs in term_needs(recipe).items() if "z" in needs.reads and name not in _BESIDE]
+    alone = recipe.objective.name in ("prompts", "prototypes")  # towards the LLM's prompts; refused by itself
+    if needs.reads and not compared and recipe.model.head != "none" and not alone:
+        yield Fault(
+            ("objective", "name"),
+            "no term compares a picture's z with texts or with a teacher's, so its head would not learn: add one",
         )
     for side in ("text_tower", "text_projection"):
         if getattr(recipe, side) is not None and not needs.texts:

@@ -228,12 +228,12 @@ def _stored_numbers(folder: Path, selected: Index, index: Index) -> np.ndarray:
 
 
 def _concepts_of(folder: Path, selected: Index, index: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ends [N + 1], concepts) of the selected samples, and the frequency of each concept."""
+    """(ends [N + 1], concepts) of the selected samples, and how many of these have each concept (1 at least)."""
     # other trainings need no bitmaps
     from flame_core.concepts.bitmaps import read_bitmaps, rows_of
-    from flame_core.concepts.concept_out import hits_name, read_frequencies, read_manifest
+    from flame_core.concepts.concept_out import hits_name, read_manifest
 
-    manifest, found = read_manifest(folder), read_frequencies(folder)
+    manifest = read_manifest(folder)
     if manifest.get("index") != index.digest():
         raise InputError(f"{folder}: counted in other shards; run `flame concepts` again")
     numbers: dict[str, np.ndarray] = {shard: np.full(rows, -1, np.int64) for shard, rows in index.shard_sizes().items()}
@@ -248,6 +248,11 @@ def _concepts_of(folder: Path, selected: Index, index: Index) -> tuple[np.ndarra
             owners.append(own[own >= 0])
             concepts.append(np.full(len(owners[-1]), concept, np.int32))
     owner, concept = np.concatenate(owners), np.concatenate(concepts)
+    if not len(owner):
+        raise InputError(
+            f"{folder}: no sample that is trained on has a concept, so concepts cannot say which are drawn: correct "
+            "concepts.kinds, the concepts, or the selection"
+        )
     order = np.lexsort((concept, owner))
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(owner, minlength=len(selected)))])
-    return ends, concept[order], np.maximum(found.text, 1)
+    return ends, concept[order], np.maximum(np.bincount(concept), 1)

@@ -20,6 +20,7 @@ from flame_core.layout import Layout
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS, open_teaching_model
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import progress
+from flame_core.settings import settings
 from flame_core.suite.models.model import Model
 from flame_core.suite.models.source import in_project
 from flame_core.text.jobs import training_job
@@ -57,7 +58,7 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
         ResourceError: the model cannot be fetched, or a package is missing.
     """
     source = in_project(source, layout)
-    model = open_teaching_model(source)
+    model = open_teaching_model(source, settings().torch_device())
     kinds = [kind for kind in params.text.train_kinds if kind in recipe.kinds]
     language = params.evaluate.train_language
     cache = WorkCache(layout.work, "train")

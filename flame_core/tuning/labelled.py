@@ -136,6 +136,8 @@ def _benchmark(name: str, layout: Layout) -> Benchmark:
 
 def _of_benchmark(params: Params, layout: Layout, name: str, split: str | None) -> _Named:
     benchmark = _benchmark(name, layout)
+    if split == benchmark.data.split:
+        raise ParamsError(f"tune.train_split: {name} is tested on its split {split!r}: train on another one")
     try:
         content = read_content(benchmark, layout.resolve(params.evaluate.benchmarks.data), split)
     except NotAvailable as error:

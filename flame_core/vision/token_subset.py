@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,8 +18,13 @@ PARTS = ("patch_embed", "_pos_embed", "patch_drop", "norm_pre", "blocks", "norm"
 
 
 def missing_parts(backbone: Any) -> list[str]:
-    """The parts of timm's plain ViT that a backbone lacks; with all of them, its forward pass can be done in steps."""
-    return [part for part in PARTS if not hasattr(backbone, part)]
+    """What a backbone lacks of timm's plain ViT; if nothing, its forward pass can be done in steps.
+
+    Others with the same parts, such as EVA-02 and DINOv3, add rotary positions on the way.
+    """
+    missing = [part for part in PARTS if not hasattr(backbone, part)]
+    plain = missing or isinstance(backbone, VisionTransformer)
+    return missing if plain else ["forward pass of timm's VisionTransformer"]
 
 
 def embedded(backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -97,7 +97,7 @@ def test_stored_scores_give_the_hits_of_any_threshold(tmp_path):
     for threshold in (0.3, 0.5, 0.7, 0.9):
         found = image_hits(tmp_path / TAGS, np.full(6, threshold))
         for concept in range(6):
-            expected = np.flatnonzero(half[:, concept].astype(float) > threshold) if covered[concept] else []
+            expected = np.flatnonzero(half[:, concept] > np.float16(threshold)) if covered[concept] else []
             assert list(found[concept]) == list(expected)
         counts = [len(each) for each in found]
         assert previous is None or all(now <= then for now, then in zip(counts, previous, strict=True))
@@ -105,6 +105,12 @@ def test_stored_scores_give_the_hits_of_any_threshold(tmp_path):
     scores[3, 1] = np.nan
     with pytest.raises(ComputationError, match="no number for row 3"):
         write_tags(tmp_path, iter([scores]), covered, 0.3)
+
+
+@pytest.mark.parametrize("score", [0.3, 0.55, 0.7, 0.85, 0.9])
+def test_a_score_equal_to_the_threshold_is_not_above_it(tmp_path, score):
+    write_tags(tmp_path, iter([np.array([[score], [score + 0.01]])]), np.ones(1, bool), 0.1)
+    assert [list(rows) for rows in image_hits(tmp_path / TAGS, np.array([score]))] == [[1]]
 
 
 def tagged(tmp_path: Path, **columns) -> list[list[float]]:

@@ -286,6 +286,12 @@ def test_impossible_selections_are_refused_before_anything_runs(layout):
         (["codes.frozen=data/codes"], "codes.frozen is this run's own out: copy it elsewhere"),
         (["select.counted=concepts"], "select.counted is concepts, which the stage `concepts` counts"),
         (["codes=null"], "select clusters what the stage `codes` makes: write a section codes as well"),
+        (
+            ["select.selections.half.filter={keep: 0.6}"],
+            "half reads data/sidecars/similarity, which only codes.similarity: true makes",
+        ),
+        (["select.selections.half.filter={keep: 0.4}"], r"share 0\.5 of all samples is more than filter\.keep 0\.4"),
+        (["semdedup={clusters: 4}"], "semdedup reads data/sidecars/features, which the stage `features` makes"),
     ):
         with pytest.raises(ParamsError, match=said):
             resolve_params(layout, [*CODED, *override], None)

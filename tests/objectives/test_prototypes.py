@@ -221,6 +221,13 @@ def test_damaged_centroids_are_refused(tmp_path, folder):
         term_of(tmp_path)
 
 
+def test_direct_refuses_clusters_of_another_reading(folder):
+    own = dataclasses.replace(setup(batch_size=4), sidecars={"clusters": folder}, reading="sentence")
+    Prototypes(PrototypesParams(), own)
+    with pytest.raises(InputError, match="read as facets, and the recipe reads sentence"):
+        Prototypes(PrototypesParams(mode="direct"), own)
+
+
 @pytest.mark.parametrize(("vectors", "hidden"), [("store", 7), ("teacher.npy", 8)])
 def test_direct_refuses_clusters_of_another_space(tmp_path, vectors, hidden):
     write_world(tmp_path)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core import gates
+from flame_core.data.shards import read_index
 from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
@@ -97,6 +98,21 @@ def test_points_are_concepts_of_held_out_pictures_with_their_recall(world):
     shutil.rmtree(layout.concept_fit)
     concept_fit.run(fitting(params), layout)
     assert tree(layout.concept_fit) == first
+
+
+def test_a_selection_is_what_its_recipe_has_seen(world):
+    params, layout = world
+    index = read_index(layout.shards, "train")
+    few = [row.key for row in index][:3]
+    pq.write_table(pa.table({"key": few}), layout.root / "few.parquet")
+    trained = params.train["small"].model_copy(update={"selection": "few.parquet"})
+    chosen = params.model_copy(update={"train": {**params.train, "small": trained}})
+    concept_fit.run(fitting(chosen), layout)
+    rows = {row["concept"]: row for row in pq.read_table(layout.concept_fit / "points.parquet").to_pylist()}
+    assert rows["drawing"]["frequency"] == 3
+    concept_fit.run(fitting(params), layout)
+    rows = {row["concept"]: row for row in pq.read_table(layout.concept_fit / "points.parquet").to_pylist()}
+    assert rows["drawing"]["frequency"] == len(index)
 
 
 def test_classes_are_points_of_their_own(world, monkeypatch):
@@ -190,6 +206,10 @@ def test_few_points_warn(world):
             "x is not among the recipes",
         ),
         ({"concepts": {"nouns": {}}, "evaluate": {"train_language": "de"}}, "in English captions only"),
+        (
+            {"concepts": {"nouns": {}, "kinds": ["long"]}, "caption": {"long": None}},
+            r"concepts\.kinds has \['long'\], which the section caption",
+        ),
         (
             {
                 "concepts": {

@@ -89,6 +89,10 @@ def test_a_file_of_ones_own(tmp_path):
         ({"data": {"split": "train"}}, "layout urban1k has no use for split"),
         ({"data": {"layout": "clip_benchmark", "images": "x"}}, "layout clip_benchmark has no use for images"),
         ({"data": {"layout": "image_folder", "annotations": "x"}}, "layout image_folder has no use for annotations"),
+        (
+            {"task": {"kind": "linear_probe", "train_split": "test"}, "data": {"layout": "image_folder"}},
+            "task.train_split and data.split are both 'test'",
+        ),
         ({"prompt": "facet"}, "prompt: .*(got 'facet')"),
         ({"published": [{"model": "x", "percent": {"acc1": 360}, "source": "y"}]}, "less than or equal to 100"),
     ],

@@ -40,7 +40,7 @@ def write_labels(folder: Path, labels: np.ndarray, found: Centroids, vectors: st
         return UnitRecord({"samples": len(labels)})
 
     units = {"train/00000.tar": WorkCache(folder / "work", "cluster").get({"labels": labels.tolist()}, write)}
-    out, origin = folder / "data/sidecars/clusters", {"vectors": vectors}
+    out, origin = folder / "data/sidecars/clusters", {"vectors": vectors, "reading": "facets"}
     gather_sidecar(out, folder / "state", units, index, "cluster", origin, beside={CENTROIDS: found.to_bytes()})
     return out
 

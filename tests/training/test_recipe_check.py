@@ -172,7 +172,8 @@ LEXICAL = {
 )
 def test_words_are_not_compared_with_vectors(term, message):
     links = {"clusters": "data/sidecars/clusters"} if term["name"] == "prototypes" else {}
-    own = WORDS | {"sidecars": WORDS["sidecars"] | links, "teacher": {"path": "teacher"}, "model": LEXICAL}
+    taught = {"teacher": {"path": "teacher"}} if term["name"] == "feature" else {}
+    own = WORDS | {"sidecars": WORDS["sidecars"] | links, "model": LEXICAL, **taught}
     ((key, said),) = found(params(parsed_term(term), **own))
     assert key == "terms" and said.startswith(f"the term {term['name']}: ") and message in said
 
@@ -188,7 +189,8 @@ TOWER = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 16}
 @pytest.mark.parametrize("side", [{"text_tower": TOWER}, {"text_projection": {}}])
 def test_a_text_side_that_no_term_reads(side):
     own = {"objective": {"name": "simclr"}, **side}
-    ((key, message),) = found(params(**own))
+    objective, (key, message) = found(params(**own))
+    assert objective[0] == "objective.name" and "its head would not learn" in objective[1]
     assert key == next(iter(side)) and "no term reads what it gives" in message
     assert found(params(parsed_term({"name": "cosine"}), **own)) == []
 
@@ -205,6 +207,44 @@ def test_texts_have_as_many_numbers_as_pictures_that_stay_where_they_are():
 def test_words_do_not_come_from_a_text_tower():
     ((key, _),) = found(params(model=LEXICAL, text_tower=TOWER, **WORDS))
     assert key == "text_tower"
+
+
+@pytest.mark.parametrize("loss", [{"name": "simclr"}, {"name": "self_distillation"}])
+def test_a_head_that_nothing_compares_with_texts_or_a_teacher(loss):
+    ((key, message),) = found(params(objective=loss))
+    assert key == "objective.name" and "its head would not learn" in message
+    assert found(params(parsed_term({"name": "cosine"}), objective=loss)) == []
+
+
+def test_a_teacher_from_whom_no_term_learns():
+    ((key, message),) = found(params(teacher={"path": "teacher"}))
+    assert key == "teacher" and message == "no term of the recipe learns from the teacher: add one, or remove teacher"
+    assert found(params(parsed_term({"name": "affinity"}), teacher={"path": "teacher"})) == []
+
+
+def test_words_are_compared_by_a_head_of_words():
+    ((key, message),) = found(params(parsed_term({"name": "lexical"}), sidecars={"lexical": "data/sidecars/lexical"}))
+    assert key == "terms" and "set model.head to lexical" in message
+
+
+@pytest.mark.parametrize("side", [{"text_tower": TOWER}, {"text_projection": {}}])
+def test_centroids_of_the_llm_are_not_compared_with_a_space_of_its_own(side):
+    term = parsed_term({"name": "prototypes", "mode": "direct"})
+    ((key, message),) = found(params(term, sidecars={"clusters": "data/sidecars/clusters"}, **side))
+    assert key == "terms" and f"{next(iter(side))} takes pictures into another space: take mode pbt" in message
+
+
+@pytest.mark.parametrize("facets", [False, True])
+def test_rotary_towers_are_no_plain_vit(facets):
+    model = {"backbone": "eva02_tiny_patch14_224", "backbone_options": {"img_size": 28}, "image_size": 28}
+    own = (
+        {"model": model | {"facet_blocks": "all"}, "objective": {"name": "facet_sigmoid"}}
+        if facets
+        else {"model": model}
+    )
+    terms = [] if facets else [parsed_term({"name": "attentive_mask", "mode": "random", "cell": 1})]
+    ((_, message),) = found(params(*terms, **own))
+    assert "Eva has no forward pass of timm's VisionTransformer" in message
 
 
 def test_an_image_tower_that_no_term_reads():
@@ -290,6 +330,10 @@ def test_a_teacher_of_other_embeddings(layout):
     manifest = {"llm": llm, "layer": made.text.layer, "hidden": 576}
     write_json(layout.train_embeddings / "manifest.json", manifest)
     assert "another LLM's space than these embeddings" in links_of(made, layout)[0][1]
+    write_json(
+        layout.train_embeddings / "manifest.json", {**manifest, "llm": {**llm, "digest": "d"}, "center": "whiten"}
+    )
+    assert "the teacher has 'none', the embeddings have 'whiten'" in links_of(made, layout)[0][1]
     write_json(layout.train_embeddings / "manifest.json", {**manifest, "layer": 3})  # made anew before the training
     assert links_of(made, layout) == []
 

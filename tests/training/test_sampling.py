@@ -188,6 +188,12 @@ def test_stored_weights_and_capped_concepts_become_weights(world):
     hits = [bitmap_of(np.arange(24)), bitmap_of(np.arange(0, 24, 4)), bitmap_of(np.array([3, 7]))]
     expected = sample_weights(hits, 24, np.array([24, 6, 2]), 6, 1.0)
     assert isinstance(capped, Weighted) and capped.weights == pytest.approx(expected)
+    fewer = Index(index.table.slice(0, 8))  # of which 8, 2 and 2 have the concepts
+    own = open_draws(sampled("capped"), world / "concepts", fewer, index)
+    hits = [bitmap_of(np.arange(8)), bitmap_of(np.array([0, 4])), bitmap_of(np.array([3, 7]))]
+    assert isinstance(own, Weighted) and own.weights == pytest.approx(
+        sample_weights(hits, 8, np.array([8, 2, 2]), 6, 1.0)
+    )
     some = Index(index.table.take([3, 4, 5]))
     part = open_draws(sampled("balanced"), world / "concepts", some, index)
     assert isinstance(part, Balanced)

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import TuneParams
 from flame_core.tuning.labelled import Within, read_within
@@ -45,6 +47,15 @@ def test_a_language_names_some_classes(tmp_path: Path, languages: list[str], cla
         named = [found.classes[label] for label in part.labels]
         assert [classes[name] for name in named] == [each.name.split("/")[0] for each in part.pictures]
     assert len(found.test) == 6 * len(classes)
+
+
+def test_heads_are_not_trained_on_what_tests_them(tmp_path: Path):
+    of_benchmark(tmp_path, NUMBERS, ["en"])
+    given: dict[str, Any] = {"recipes": ["plain"], "benchmark": "mine.yaml", "train_split": "test"}
+    with pytest.raises(ParamsError, match=r"mine.yaml is tested on its split 'test': train on another one"):
+        read_within(world.params(tmp_path), TuneParams(**given), Layout(tmp_path, tmp_path))
+    with pytest.raises(ValidationError, match=r"beyond: mine\.yaml is `benchmark`"):
+        TuneParams(**given, beyond=["mine.yaml"])
 
 
 def test_classes_of_one_name_are_one_class_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):

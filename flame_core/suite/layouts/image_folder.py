@@ -1,7 +1,7 @@
 """One folder per class: `<split>/<class>/*.jpg`, or `<class>/*.jpg` if there are no split folders.
 
-`classnames.txt` next to them has the names of the classes in prompts, one per line in the order of the sorted folders;
-without it the folders' names are used. `task.class_names` adds other languages.
+`classnames.txt` next to them has the names of the classes in prompts, one per line in the order of the sorted folders
+of all splits; without it the folders' names are used. `task.class_names` adds other languages.
 """
 
 from __future__ import annotations
@@ -41,19 +41,33 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
             skips.add(OTHER_FILES, printable(path.name))
     if len(classes) < 2:
         raise NotAvailable(f"{root} holds fewer than two class folders")
-    own = read_lines(folder / NAMES) or [printable(path.name.replace("_", " ")) for path in classes]
+    listed = read_lines(folder / NAMES)
+    named = listed or getattr(benchmark.task, "class_names", None)
+    known = _of_all_splits(folder, root) if named else [path.name for path in classes]
+    own = listed or [printable(name.replace("_", " ")) for name in known]
     pictures: list[Picture] = []
     labels: list[int] = []
-    for label, path in enumerate(classes):
-        found = pictures_below(path, skips)
+    for label, name in enumerate(known):
+        found = pictures_below(root / name, skips) if (root / name).is_dir() else []
         if not found:
-            skips.add("classes without a picture", path.name)
+            skips.add("classes without a picture", name)
         pictures += [Picture(image.relative_to(root).as_posix(), image) for image in found]
         labels += [label] * len(found)
-    found = class_names(benchmark, folder, own, len(classes), skips)
+    found = class_names(benchmark, folder, own, len(known), skips)
     return Labelled(
         pictures, np.array(labels, dtype=np.int64), found.names, found.templates, skips=skips, parts=found.parts
     )
+
+
+def _of_all_splits(folder: Path, root: Path) -> list[str]:
+    """The names of the classes' folders in all splits, sorted: a list of names must mean the same in each of them."""
+    splits = [path for path in folder.iterdir() if path.name.lower() in _SPLITS and path.is_dir()]
+    places = [root] if root == folder else [root, *splits]
+    return sorted({path.name for place in places for path in place.iterdir() if _is_class(path)})
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not is_hidden(path.name)
 
 
 def _root(folder: Path, split: str) -> Path:

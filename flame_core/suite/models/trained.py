@@ -36,9 +36,14 @@ class TrainedModel(Model):
         return self.encoder.encode_facets(pictures)
 
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """The mean over facets j of unit vectors t_j: <z, mean_j t_j> is the mean of the similarities."""
+        """The mean over facets j of unit vectors t_j: <z, mean_j t_j> is the mean of the similarities.
+
+        Of the kind `raw`, which is one prompt, the first facet alone counts, as for the held-out split.
+        """
+        facets = slice(1) if kind == "raw" else slice(None)
         blocks = [
-            self._lookup(kind, texts[start : start + _TEXTS]).mean(axis=1) for start in range(0, len(texts), _TEXTS)
+            self._lookup(kind, texts[start : start + _TEXTS])[:, facets].mean(axis=1)
+            for start in range(0, len(texts), _TEXTS)
         ]
         return np.concatenate(blocks)
 

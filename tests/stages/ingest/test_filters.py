@@ -53,6 +53,24 @@ def test_pictures_and_captions_are_counted_by_reason(tmp_path: Path):
     assert kept.value == 1.0  # what is not wanted is not lost
 
 
+def test_no_rule_moves_a_pair_to_the_other_split(tmp_path: Path):
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    for number in range(40):
+        (pairs / f"{number:04d}.png").write_bytes(png(number))
+        texts = [f"thing{number}", f"this is the drawing number {number}"]
+        (pairs / f"{number:04d}.json").write_text(json.dumps({"captions": texts}))
+    sides = []
+    for name, filters in (("all", {}), ("long", {"min_words": 3})):
+        (tmp_path / name).mkdir()
+        layout = Layout.find(tmp_path / name)
+        params = pipeline_params({"pairs": folder_source(pairs)}, filters=filters, val_fraction=0.3)
+        download.run(params, layout)
+        ingest.run(params, layout)
+        sides.append({row.key: row.split for row in read_index(layout.shards)})
+    assert sides[0] == sides[1] and set(sides[0].values()) == {"train", "val"}
+
+
 def test_no_filter_changes_no_byte(tmp_path: Path):
     write_pairs(tmp_path / "pairs", range(9))
     layout = Layout.find(tmp_path)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from flame_core.errors import InputError
 from flame_core.suite.content import NotAvailable
 from flame_core.suite.layouts import read_content
 from tests.suite.datasets import benchmark, picture, pictures, put
@@ -46,6 +47,19 @@ def test_linked_classes_are_read_and_links_within_a_class_are_counted(tmp_path):
     content = read_content(benchmark("classification", "image_folder"), tmp_path)
     assert [each.name for each in content.pictures] == ["cat/1.jpg", "dog/1.jpg"]
     assert content.skips.names == {"links to folders, which are not followed": ["cat/more"]}
+
+
+def test_names_of_classes_mean_the_same_in_splits_with_different_folders(tmp_path):
+    for place in ("train/apple", "train/bird", "train/cat", "test/apple", "test/cat", "test/dog"):
+        pictures(tmp_path / "set" / place, ["0.jpg"])
+    put(tmp_path / "set/classnames.txt", "Apple\nBird\nCat\nDog\n")
+    for split, classes in (("train", ["Apple", "Bird", "Cat"]), ("test", ["Apple", "Cat", "Dog"])):
+        content = read_content(benchmark("classification", "image_folder", data={"split": split}), tmp_path)
+        named = content.names["en"]
+        assert [named[label] for label in content.labels] == classes and len(named) == 4
+    put(tmp_path / "set/classnames.txt", "Apple\nBird\nCat\n")
+    with pytest.raises(InputError, match="3 class names in 'en', but the labels are of 4 classes"):
+        read_content(benchmark("classification", "image_folder"), tmp_path)
 
 
 def test_a_split_that_is_not_there_is_not_read_as_classes(tmp_path):
