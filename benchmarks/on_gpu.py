@@ -49,14 +49,14 @@ class Part:
 
 PARTS = {
     "ceiling": Part("on_gpu --measure-ceiling", 30),
-    "text": Part(f"{TEXT} --cases packed,separate,padded", 150),
+    "text": Part(f"{TEXT} --cases packed,separate,padded", 240),
     "sentence-transformers": Part(f"{TEXT} --cases packed,sentence-transformers", 100, "sentence_transformers"),
     "training": Part(f"{TRAINING} --cases slow~way,ours,pieces,compiled --profile compiled", 120),
     "open_clip": Part(f"{TRAINING} --cases compiled,open_clip", 100, "open_clip"),
-    "float8": Part(f"{TEXT} --cases packed,float8", 200),
+    "float8": Part(f"{TEXT} --cases packed,float8", 300),
     "loaded": Part("loaded_steps --tower vit_b16 --batch 384 --steps 12 --decoders pil,torchvision,nvjpeg", 120),
     "evaluation": Part("evaluation_speed --tower vit_b16", 120),
-    "masked": Part("masked_step --batch 256 --turns 20 --cases whole~picture,half~of~one~view", 90),
+    "masked": Part("masked_step --batch 256 --turns 20 --cases whole~picture,half~of~one~view", 150),
     "lift": Part("lift_cost --measure --batch 256 --turns 10", 240),
 }  # a ~ stands for a space
 BY_NAME = ("float8", "loaded", "evaluation", "masked", "lift")  # the others are the usual ones

@@ -36,7 +36,8 @@ ARMS = [
     Arm("protoclip", "protoclip"),
     Arm("protoclip-direct", "protoclip-direct"),
     Arm("protoclip-baseline", "protoclip-baseline"),
-    Arm("tinyclip-manual", "tinyclip-distil", (_TEACHER, _INHERIT), teacher="tinyclip-teacher", student=True),
+    Arm("tinyclip-manual", "tinyclip-manual", (_TEACHER, _INHERIT), teacher="tinyclip-teacher", student=True),
+    Arm("tinyclip-inherit", "tinyclip-distil", (_TEACHER, _INHERIT), teacher="tinyclip-teacher", student=True),
     Arm("tinyclip-distil", "tinyclip-distil", (_TEACHER,), teacher="tinyclip-teacher", student=True),
     Arm("tinyclip-baseline", "tinyclip-baseline", student=True),
 ]
@@ -47,6 +48,7 @@ BASELINES = {
     "protoclip": "protoclip-baseline",
     "protoclip-direct": "protoclip-baseline",
     "tinyclip-manual": "tinyclip-baseline",
+    "tinyclip-inherit": "tinyclip-baseline",
     "tinyclip-distil": "tinyclip-baseline",
 }
 

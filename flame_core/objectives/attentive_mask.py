@@ -17,6 +17,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import DrawingTerm, Needs, Setup
 from flame_core.params import AttentiveMaskParams, TrainParams
+from flame_core.processes.gpu import on_device
 from flame_core.processes.ranks import Ranks
 from flame_core.vision.patch_cells import Cells
 from flame_core.vision.patch_scores import Look, accept_any_size, look, why_not_scored
@@ -99,7 +100,7 @@ class AttentiveMask(DrawingTerm):
         """Random ratings [b, V, cells] for this step: this rank's part of those of the whole batch."""
         own, views = batch.boxes.shape[:2]
         drawn = torch.rand(own * ranks.world, views, len(self._cells), generator=self.generator(at))
-        return drawn[ranks.rank * own : (ranks.rank + 1) * own].to(batch.boxes.device)
+        return on_device(drawn[ranks.rank * own : (ranks.rank + 1) * own], batch.boxes.device)
 
 
 def momentum(first: float, at: Moment) -> float:

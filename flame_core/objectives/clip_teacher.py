@@ -29,8 +29,10 @@ TEACHER_TEXTS = "teacher-texts"
 class ClipTeacher(Teacher):
     """The picture side of a dual encoder."""
 
-    mean: Tensor
+    mean: Tensor  # of its own preprocessing
     std: Tensor
+    our_mean: Tensor  # of the pictures that a training has
+    our_std: Tensor
 
     def __init__(self, side: PictureSide, where: str) -> None:
         weights = sum(weight.numel() for weight in side.module.parameters())
@@ -38,11 +40,12 @@ class ClipTeacher(Teacher):
         self.module = side.module.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(side.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(side.std)[:, None, None])
+        self.register_buffer("our_mean", MEAN)
+        self.register_buffer("our_std", STD)
         self.eval()
 
     def read(self, pictures: Tensor, reads: Collection[str]) -> dict[str, Tensor]:
-        pixels = pictures * STD.to(pictures.device) + MEAN.to(pictures.device)
-        return {"z": self.module((pixels - self.mean) / self.std)}
+        return {"z": self.module((pictures * self.our_std + self.our_mean - self.mean) / self.std)}
 
 
 def open_clip_teacher(folder: Path) -> ClipTeacher:

@@ -27,6 +27,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.term import DrawingTerm, Needs, Setup
 from flame_core.params import LearnedMasksParams, SizesParams, TrainParams
 from flame_core.params.training import OptimizerParams
+from flame_core.processes.gpu import on_device
 from flame_core.processes.ranks import Ranks
 from flame_core.vision import hard_concrete
 from flame_core.vision.block_sizes import block_weights, sizes_of, why_not_plain
@@ -206,7 +207,7 @@ class LearnedMasks(DrawingTerm):
         return {"size": self.size}
 
     def _draw(self, a: Tensor, generator: torch.Generator) -> Tensor:
-        u = torch.rand(len(a), generator=generator).to(a.device)
+        u = on_device(torch.rand(len(a), generator=generator), a.device)
         return hard_concrete.sample(a, u, self._params.temperature)
 
     def _logits(self) -> list[Tensor]:

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from flame_core.errors import ResourceError
 
 USABLE_SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 _FLOAT8 = (8, 9)  # the first compute capability with matrix products in float8
+
+
+def on_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on a device; the host does not wait for pending computations."""
+    on_gpu = torch.device(device).type == "cuda"
+    return x.pin_memory().to(device, non_blocking=True) if on_gpu else x.to(device)
 
 
 def free_memory() -> int:

@@ -85,18 +85,20 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rank: int) -> Tensor:
         ctx.rank, ctx.rows = rank, len(x)
+        x = x.contiguous()  # as the buffers must be, which NCCL fills one number after another
         parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
+        dist.all_gather(parts, x)
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grad,) = grads
+        grad = grad.contiguous()  # it may be a permuted view
         if dist.get_backend() == "nccl":
             own = torch.empty_like(grad[: ctx.rows])
-            dist.reduce_scatter_tensor(own, grad.contiguous())
+            dist.reduce_scatter_tensor(own, grad)
             return own, None
-        grad = grad.contiguous()  # gloo has no reduce-scatter in every supported version
+        # gloo has no reduce-scatter in every supported version
         dist.all_reduce(grad)
         return grad[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None
 

@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
+from flame_core.processes.compiling import allow_variants
+from flame_core.processes.gpu import on_device
 from flame_core.text.row_plan import BLOCK, Backend
 from flame_core.text.sequence import FacetSequence
 from flame_core.text.shared_head import SharedHead
 
 NAME = "flame_facets"
 PAD_DOCUMENT = -1
-_VARIANTS = 64  # of FlexAttention: windows, kinds of rows and shapes of heads of all LLMs of a process
 
 
 def sees(
@@ -213,17 +214,9 @@ def _compiled_flex() -> Any:
     return torch.compile(flex_attention)
 
 
-def _allow_variants() -> None:
-    """Let this thread compile as many variants as occur; those beyond torch's limit would be computed densely."""
-    from torch._dynamo import config
-
-    if config.recompile_limit < _VARIANTS:
-        config.recompile_limit = _VARIANTS
-
-
 def _flex(packing: Packing) -> Any:
     if packing.document.device.type == "cuda":
-        _allow_variants()
+        allow_variants()  # those beyond torch's limit would be computed densely
         return _compiled_flex()
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -293,8 +286,7 @@ def pack(
 
 def to_device(values: np.ndarray, device: str) -> Tensor:
     """Numbers on a device; the host does not wait for pending computations."""
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
+    return on_device(torch.from_numpy(values), device)
 
 
 def _alike(sequence: FacetSequence, other: FacetSequence) -> bool:

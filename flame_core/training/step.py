@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
+from flame_core.processes.compiling import allow_variants
 from flame_core.processes.gpu import memory_advice
 from flame_core.processes.ranks import Ranks
 from flame_core.stepping.graph_room import GraphRoom
@@ -30,6 +31,7 @@ class Step:
     ) -> None:
         self._assembly, self._optimizer, self._params, self._ranks = assembly, optimizer, params, ranks
         if params.compile and device == "cuda" and not assembly.objective.prunes:
+            allow_variants()
             assembly.tower.compile()
         self._device = device
         self._tower = ranks.wrap(assembly.tower, in_part=assembly.objective.reads_vary)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 import torch
@@ -172,9 +173,28 @@ def _by_nvjpeg(contents: list[Tensor], device: str) -> list[Tensor] | None:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
+        _require_decoding(device)
         return None
     assert isinstance(found, list)
     return found
+
+
+@cache
+def _require_decoding(device: str) -> None:
+    """Refuse a GPU that reads no picture at all: everything would be decoded on the CPU, and nothing would say so.
+
+    Raises:
+        ParamsError: says what to set.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+    try:
+        known = encode_jpeg([torch.full((3, 16, 16), 128, dtype=torch.uint8)])
+        decode_jpeg(list(known), ImageReadMode.RGB, device)
+    except RuntimeError as error:
+        raise ParamsError(
+            f"nvjpeg reads no picture on this GPU ({error}): set it to torchvision", key="train.decoder"
+        ) from error
 
 
 def _decoded_here(content: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from flame_core.vision.nvjpeg import (
     EncodedPictures,
     _decoded_on_gpu,
     _groups,
+    _require_decoding,
     cut_in_groups,
     picture_size,
     reads,
@@ -68,9 +69,26 @@ def test_what_nvjpeg_refuses_is_decoded_here(monkeypatch):
     monkeypatch.setattr(torchvision.io, "decode_jpeg", decode_jpeg)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
     found = _decoded_on_gpu([torch.frombuffer(bytearray(each), dtype=torch.uint8) for each in contents], "cpu")
-    assert asked == [64, 6, 1, 1, 1, 1, 1, 1]
+    assert asked == [64, 6, 1, 1, 1, 1, 1, 1, 1]  # the first of those alone is one that it must read
     for content, picture in zip(contents, found, strict=True):
         assert torch.equal(picture, open_with("torchvision", content))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_gpu_that_reads_no_picture_is_said(monkeypatch):
+    import torchvision.io
+
+    def decode_jpeg(parts, mode, device="cpu"):
+        raise RuntimeError("not compiled with nvJPEG")
+
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", decode_jpeg)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
+    with pytest.raises(ParamsError, match=r"train\.decoder: nvjpeg reads no picture on this GPU \(not compiled"):
+        _decoded_on_gpu([torch.frombuffer(bytearray(encoded()), dtype=torch.uint8)], "cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    _require_decoding.cache_clear()
 
 
 def test_a_full_gpu_is_no_refused_picture(monkeypatch):
