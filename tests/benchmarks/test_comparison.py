@@ -133,4 +133,4 @@ def test_every_arm_of_the_siblings_is_a_training_of_its_own(tmp_path: Path):
         for arm in siblings.ARMS
         if not arm.recipe.startswith("protoclip")  # labels of clusters are part of these
     }
-    assert len(set(runs.values())) == len(runs) == 8
+    assert len(set(runs.values())) == len(runs) == 9
