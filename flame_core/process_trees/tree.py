@@ -24,6 +24,7 @@ import psutil
 TOKEN = "DVC_ASSETS_PROCESS_TREE"
 _SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish", "busybox"}
 _SETTLE_SECONDS = 15.0  # for the outer command to release its locks once its stage has ended
+_IDLE_SECONDS = 2.0  # in which a shell passes on its command's exit code, on a busy machine too
 _POLL_SECONDS = 0.1
 
 
@@ -73,12 +74,13 @@ class ProcessTree:
         """
         deadline = time.monotonic() + grace_seconds
         asked: set[int] = set()
-        idle: set[int] = set()
+        idle: dict[int, float] = {}  # shells, and when each was first seen without a command
         while (stage := self._without(command)) and time.monotonic() < deadline:
             for process in _heads(stage):
-                if _is_shell(process) and process.pid not in idle:
-                    idle.add(process.pid)  # its command has ended; it may end soon, with that exit code
-                elif process.pid not in asked and self._owns(process):  # it may have ended since it was listed
+                since = idle.setdefault(process.pid, time.monotonic())
+                if _is_shell(process) and time.monotonic() - since < _IDLE_SECONDS:
+                    continue  # its command has ended; it may end soon, with that exit code
+                if process.pid not in asked and self._owns(process):  # it may have ended since it was listed
                     asked.add(process.pid)
                     say(f"asking process {process.pid} ({_name(process)}) to stop; waiting up to {grace_seconds:.0f} s")
                     _signal(process, signal.SIGTERM)

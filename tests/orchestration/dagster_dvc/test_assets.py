@@ -194,7 +194,8 @@ def test_a_path_in_use_is_waited_for_and_its_user_named(
     result = materialize(foreign, instance, selection="grow")
     other.communicate()
     assert result.success
-    assert outcomes(result) == {"grow": "unchanged"}  # the other one had done it
+    done = other.returncode == 0  # on a busy machine, DVC itself may give up on its lock
+    assert outcomes(result) == {"grow": "unchanged" if done else "computed"}
     assert f"(PID {other.pid}): " in capfd.readouterr().err
 
 
