@@ -15,6 +15,7 @@ from flame_core.objectives.batch import Batch
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.objectives.term import Setup
 from flame_core.params import FacetSigmoidParams
+from flame_core.processes.gpu import on_device
 from flame_core.processes.ranks import Ranks
 
 
@@ -27,12 +28,10 @@ class FacetSigmoid(MultiPositiveSigmoid):
 
     def of_view(self, z: Tensor, t: Tensor, batch: Batch, ranks: Ranks) -> Tensor:
         images = ranks.gather(z)  # [B, 1 + F, D]
-        texts = t.flatten(0, 1)
-        columns, order = [], []
-        for facet in range(1, images.shape[1]):
-            chosen = (batch.facets.reshape(-1) == facet).nonzero()[:, 0]
-            columns.append(self.logits(images[:, facet], texts[chosen]))
-            order.append(chosen)
-        logits = torch.cat(columns, dim=1)[:, torch.argsort(torch.cat(order))]  # [B, b K]
+        texts, facets = t.flatten(0, 1), batch.facets.reshape(-1)  # the latter on the CPU
+        order = facets.argsort(stable=True)
+        by_facet = texts[on_device(order, texts.device)].split(facets.bincount(minlength=images.shape[1]).tolist())
+        columns = [self.logits(images[:, facet], own) for facet, own in enumerate(by_facet) if facet]
+        logits = torch.cat(columns, dim=1)[:, on_device(order.argsort(), texts.device)]  # [B, b K]
         whole = self.share(self.logits(images[:, 0], texts), len(t), ranks)
         return whole + self._facet_weight * self.share(logits, len(t), ranks)
