@@ -8,19 +8,26 @@ import numpy as np
 from pyroaring import BitMap
 
 from flame_core.concepts.bitmaps import read_bitmaps
-from flame_core.concepts.concept_out import Frequencies, hits_name
+from flame_core.concepts.concept_out import Frequencies, hits_name, read_manifest
 from flame_core.data.shards import Index
+from flame_core.errors import InputError
 
 
-def selected_counts(folder: Path, counted: Frequencies, side: str, selected: Index) -> np.ndarray:
+def selected_counts(folder: Path, counted: Frequencies, side: str, index: Index, selected: Index) -> np.ndarray:
     """[C] selected samples with each concept on a side (text, image or both); -1 where no tagger can tell.
 
     Args:
         folder: `data/concepts`.
         counted: its counts of all samples.
         side: as in `Frequencies.by`.
-        selected: rows of the training index.
+        index: all rows of the training split.
+        selected: those that count.
+
+    Raises:
+        InputError: the concepts were counted in other shards.
     """
+    if read_manifest(folder)["index"] != index.digest():
+        raise InputError(f"{folder}: counted in other shards; run `flame concepts` again")
     total = np.zeros(len(counted.concepts), np.int64)
     places = selected.table.column("row").to_numpy()
     for shard, own in selected.spans().items():

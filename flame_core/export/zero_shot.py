@@ -143,5 +143,6 @@ def _of_benchmark(
     names = content.names[language]
     own = [template.replace("{class}", "{c}") for template in templates]
     rows = prompts(names, own or templates_of(benchmark.task, content, language))
-    t = class_vectors(rows, lambda texts: model.text_views(kind, texts).mean(axis=1))
+    facets = slice(1) if kind == "raw" else slice(None)  # as benchmarks are measured
+    t = class_vectors(rows, lambda texts: model.text_views(kind, texts)[:, facets].mean(axis=1))
     return ZeroShot(list(names), t, rows[0])

@@ -117,6 +117,11 @@ def require_same_store(sidecar: Sidecar, train_embeddings: Path) -> None:
         )
 
 
+def same_centre(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Whether a model's texts were centred as a store's are, as far as its config says so: earlier ones do not."""
+    return config.get("center", manifest.get("center")) == manifest.get("center")
+
+
 def require_same_space(model: Path, manifest: Mapping[str, Any], what: str = "teacher") -> None:
     """Refuse a teacher, or a model whose head is inherited, that was trained into another space than the store's.
 
@@ -130,15 +135,14 @@ def require_same_space(model: Path, manifest: Mapping[str, Any], what: str = "te
         for name in ("llm", "layer", "hidden")
         if config.get(name) != manifest[name]
     ]
-    centred = {"center": "none"} | config, {"center": "none"} | dict(manifest)
-    if (own := centred[0]["center"]) != (stored := centred[1]["center"]):
-        wrong.append(f"  text.center: {role} has {own!r}, the embeddings have {stored!r}")
+    space = "another LLM's space" if wrong else "a space that is centred otherwise"
+    if not same_centre(config, manifest):
+        wrong.append(f"  center: {role} has {config['center']!r}, the embeddings have {manifest.get('center')!r}")
     if wrong:
         way = (
-            "take a teacher of the same LLM and layer, or embed for this one"
+            "take a teacher of the same LLM, layer and text.center, or embed for this one"
             if what == "teacher"
-            else "inherit its backbone only (inherit.projector: false), or take a model of the same LLM and layer"
+            else "inherit its backbone only (inherit.projector: false), or take a model of the same LLM, layer and "
+            "text.center"
         )
-        raise InputError(
-            f"{model} was trained into another LLM's space than these embeddings; {way}:\n" + "\n".join(wrong)
-        )
+        raise InputError(f"{model} was trained into {space} than these embeddings; {way}:\n" + "\n".join(wrong))

@@ -11,6 +11,7 @@ import numpy as np
 from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.digest import bytes_sha256, file_sha256
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.link_contents import same_centre
 from flame_core.measuring.kept_vectors import kept_vectors
 from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.reporting import progress
@@ -70,6 +71,7 @@ def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], m
     """
     names = ("llm", "hidden", SENTENCE) if config.get(SENTENCE) is not None else ("llm", "layer", "hidden")
     wrong = [name for name in names if config.get(name) != manifest.get(name)]
+    wrong += [] if same_centre(config, manifest) else ["center"]
     if wrong:
         raise InputError(
             f"{model} was trained against embeddings that differ in {', '.join(wrong)}; run `flame train {model.name}`"

@@ -74,11 +74,13 @@ class ProcessTree:
         """
         deadline = time.monotonic() + grace_seconds
         asked: set[int] = set()
-        idle: dict[int, float] = {}  # shells, and when each was first seen without a command
+        idle: dict[int, float] = {}  # heads, and since when they are
+        patience = min(_IDLE_SECONDS, grace_seconds / 2)
         while (stage := self._without(command)) and time.monotonic() < deadline:
-            for process in _heads(stage):
-                since = idle.setdefault(process.pid, time.monotonic())
-                if _is_shell(process) and time.monotonic() - since < _IDLE_SECONDS:
+            heads, now = _heads(stage), time.monotonic()
+            idle = {process.pid: idle.get(process.pid, now) for process in heads}
+            for process in heads:
+                if _is_shell(process) and now - idle[process.pid] < patience:
                     continue  # its command has ended; it may end soon, with that exit code
                 if process.pid not in asked and self._owns(process):  # it may have ended since it was listed
                     asked.add(process.pid)

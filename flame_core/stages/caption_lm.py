@@ -76,7 +76,7 @@ def run(params: Params, layout: Layout) -> None:
     data = {
         "model": {name: digest for name, digest in read_digests(source).items() if name in (CONFIG, WEIGHTS)},
         "llm": config[WRITES]["llm"],
-        "pairs": _identity(pairs),
+        "pairs": _identity(pairs, layout),
     }
     values = {name: value for name, value in changed_values(chosen).items() if name not in _NOT_OF_WEIGHTS}
     trained = _trained(chosen, layout, pairs, source, config, {"params": values, **data}, open_llm)
@@ -158,13 +158,14 @@ def _written(
         "reads": config[WRITES],
         "dtype": chosen.dtype,
         "writing": chosen.writing.model_dump(),
-        "pictures": _identity(shown),
+        "pictures": _identity(shown, layout),
     }
     return WorkCache(layout.work, STAGE).get(inputs, write)
 
 
-def _identity(pairs: Sequence[Pair]) -> str:
-    return value_digest([[pair.row.key, pair.row.sha256, list(pair.captions)] for pair in pairs])
+def _identity(pairs: Sequence[Pair], layout: Layout) -> str:
+    tars = read_digests(layout.shards)
+    return value_digest([[pair.row.key, tars[pair.row.shard], list(pair.captions)] for pair in pairs])
 
 
 def _tell(

@@ -122,8 +122,9 @@ def _frequency(
     selection = links(layout, params.train[recipe]).get("selection")
     if selection is None:
         return counted.by(chosen.frequency)
-    selected = select(read_index(layout.shards, "train"), selection, layout.shards)
-    return selected_counts(layout.concepts, counted, chosen.frequency, selected)
+    index = read_index(layout.shards, "train")
+    selected = select(index, selection, layout.shards)
+    return selected_counts(layout.concepts, counted, chosen.frequency, index, selected)
 
 
 def _searched(counted: Frequencies, unknown: str) -> ConceptList:

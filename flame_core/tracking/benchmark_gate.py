@@ -47,9 +47,9 @@ def benchmark_differences(
 
 
 def _asked(result: BenchmarkResult, row: LanguageRow) -> float:
-    """Pictures, or questions about them, that a row was measured on; of a mean, those of the smallest language."""
+    """Pictures that a row was measured on, or questions if these are fewer; of a mean, the fewest of a language."""
     rows = [each for each in result.rows if each.language != MEAN] if row.language == MEAN else [row]
-    return min(each.facts.get("questions", each.facts.get("pictures", math.inf)) for each in rows)
+    return min(each.facts.get(name, math.inf) for each in rows for name in ("pictures", "questions"))
 
 
 def _difference(

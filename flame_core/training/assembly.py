@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from flame_core.vision.initial_weights import load_initial_weights
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.masked_tower import fit, prune
 from flame_core.vision.tower import ImageTower, require_features
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,16 @@ def assemble(
         own = tower.projector.layers
         load_initial_weights(tower.backbone, inherited, own if isinstance(own, nn.Linear) else None)
     text_tower = texts.encoder()
-    if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
+    needs = recipe_needs(params)
+    if "z" not in needs.reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
+        if params.inherit is None and params.model.head != "none":
+            log.warning(
+                "no term compares pictures with texts or a teacher's, so the head keeps its first weights: retrieval "
+                "and zero-shot say nothing of this model; another recipe may begin with its backbone (inherit)"
+            )
+    if params.teacher is not None and not (needs.taught or "text_distillation" in term_needs(params)):
+        log.warning("no term of the recipe learns from the teacher: add one, or remove teacher")
     setup = Setup(
         tower,
         batch_size,

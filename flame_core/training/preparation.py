@@ -25,6 +25,7 @@ from flame_core.lexical.lexicon import count_words
 from flame_core.lexical.text_side import TOP
 from flame_core.objectives import recipe_needs
 from flame_core.params import LexicalLossParams, Params, TrainParams
+from flame_core.params.sampling import CappedSampling
 from flame_core.params.training import FEATURES
 from flame_core.text.caption_source import CaptionSource, LLMSource
 from flame_core.text.jobs import recipe_slots
@@ -84,7 +85,9 @@ class PreparedTraining:
         foreign = self.recipe.teacher is not None and self.recipe.teacher.model is not None
         follow = self.recipe.noise and (foreign or recipe_needs(self.recipe).sidecars)
         moved = {"moved": ["texts", "sidecars"]} if follow else {}
-        return {"recipe": self.recipe.identity, "data": self.config["data"], **moved}
+        some = self.recipe.selection is not None and isinstance(self.recipe.sampling, CappedSampling)
+        counted = {"counted": "in selected samples"} if some else {}
+        return {"recipe": self.recipe.identity, "data": self.config["data"], **moved, **counted}
 
     @property
     def batch_size(self) -> int:

@@ -99,9 +99,6 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     yield from _unread(recipe)
     if recipe.crops and not any(each.taught for each in needs.values()):
         yield Fault(("teacher", "copies"), "no term of the recipe learns from the teacher: add one, or remove copies")
-    learns = any(each.taught for each in needs.values()) or "text_distillation" in needs
-    if recipe.teacher is not None and not learns:
-        yield Fault(("teacher",), "no term of the recipe learns from the teacher: add one, or remove teacher")
     if recipe.reads_features:
         yield from _feature_faults(recipe)
     try:
@@ -165,8 +162,7 @@ def _unread(recipe: TrainParams) -> Iterator[Fault]:
             ("objective", "name"), "no term reads pictures: name an objective that compares pictures with texts"
         )
     compared = [name for name, needs in term_needs(recipe).items() if "z" in needs.reads and name not in _BESIDE]
-    alone = recipe.objective.name in ("prompts", "prototypes")  # towards the LLM's prompts; refused by itself
-    if needs.reads and not compared and recipe.model.head != "none" and not alone:
+    if "z" in needs.reads and not compared:
         yield Fault(
             ("objective", "name"),
             "no term compares a picture's z with texts or with a teacher's, so its head would not learn: add one",

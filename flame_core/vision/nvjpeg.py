@@ -191,6 +191,8 @@ def _require_decoding(device: str) -> None:
     try:
         known = encode_jpeg([torch.full((3, 16, 16), 128, dtype=torch.uint8)])
         decode_jpeg(list(known), ImageReadMode.RGB, device)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise ParamsError(
             f"nvjpeg reads no picture on this GPU ({error}): set it to torchvision", key="train.decoder"

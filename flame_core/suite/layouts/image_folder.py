@@ -1,11 +1,12 @@
 """One folder per class: `<split>/<class>/*.jpg`, or `<class>/*.jpg` if there are no split folders.
 
 `classnames.txt` next to them has the names of the classes in prompts, one per line in the order of the sorted folders
-of all splits; without it the folders' names are used. `task.class_names` adds other languages.
+of the splits in use; without it the folders' names are used. `task.class_names` adds other languages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
         raise NotAvailable(f"{root} holds fewer than two class folders")
     listed = read_lines(folder / NAMES)
     named = listed or getattr(benchmark.task, "class_names", None)
-    known = _of_all_splits(folder, root) if named else [path.name for path in classes]
+    known = _named_folders(benchmark, folder, root, listed) if named else [path.name for path in classes]
     own = listed or [printable(name.replace("_", " ")) for name in known]
     pictures: list[Picture] = []
     labels: list[int] = []
@@ -59,15 +60,23 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
     )
 
 
-def _of_all_splits(folder: Path, root: Path) -> list[str]:
-    """The names of the classes' folders in all splits, sorted: a list of names must mean the same in each of them."""
-    splits = [path for path in folder.iterdir() if path.name.lower() in _SPLITS and path.is_dir()]
-    places = [root] if root == folder else [root, *splits]
-    return sorted({path.name for place in places for path in place.iterdir() if _is_class(path)})
+def _named_folders(benchmark: Benchmark, folder: Path, root: Path, listed: Sequence[str]) -> list[str]:
+    """The classes' folders, sorted, that the names are of: of the splits in use, or of all if that many are listed.
+
+    A list of names must mean the same in the split that is trained on and in the one that is tested.
+    """
+    if root == folder:
+        return _classes([root])
+    asked = (benchmark.data.split, getattr(benchmark.task, "train_split", root.name))
+    used = [root, *(folder / name for name in asked if (folder / name).is_dir())]
+    others = [path for path in folder.iterdir() if path.name.lower() in _SPLITS and path.is_dir()]
+    own, of_all = _classes(used), _classes([*used, *others])
+    return of_all if len(own) != len(listed) == len(of_all) else own
 
 
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not is_hidden(path.name)
+def _classes(places: Sequence[Path]) -> list[str]:
+    found = (path for place in places for path in place.iterdir())
+    return sorted({path.name for path in found if path.is_dir() and not is_hidden(path.name)})
 
 
 def _root(folder: Path, split: str) -> Path:

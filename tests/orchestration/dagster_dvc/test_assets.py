@@ -188,14 +188,16 @@ def test_a_path_in_use_is_waited_for_and_its_user_named(
         [sys.executable, "-m", "dvc", "repro", "--single-item", "grow"],
         cwd=foreign.root,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert other.stdout is not None and "Running stage" in other.stdout.readline()
     result = materialize(foreign, instance, selection="grow")
-    other.communicate()
+    _, errors = other.communicate()
     assert result.success
-    done = other.returncode == 0  # on a busy machine, DVC itself may give up on its lock
-    assert outcomes(result) == {"grow": "unchanged" if done else "computed"}
+    if "Unable to acquire lock" in errors:
+        pytest.skip("on this busy machine, DVC gave up on its own lock")
+    assert outcomes(result) == {"grow": "unchanged"}  # the other one had done it
     assert f"(PID {other.pid}): " in capfd.readouterr().err
 
 

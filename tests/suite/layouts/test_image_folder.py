@@ -58,8 +58,18 @@ def test_names_of_classes_mean_the_same_in_splits_with_different_folders(tmp_pat
         named = content.names["en"]
         assert [named[label] for label in content.labels] == classes and len(named) == 4
     put(tmp_path / "set/classnames.txt", "Apple\nBird\nCat\n")
-    with pytest.raises(InputError, match="3 class names in 'en', but the labels are of 4 classes"):
-        read_content(benchmark("classification", "image_folder"), tmp_path)
+    probe = benchmark({"kind": "linear_probe"}, "image_folder")
+    for split in ("train", "test"):
+        with pytest.raises(InputError, match="3 class names in 'en', but the labels are of 4 classes"):
+            read_content(probe, tmp_path, split)
+
+
+def test_names_may_be_of_the_only_split_in_use(tmp_path):
+    for place in ("train/a", "train/b", "train/c", "val/a", "val/c", "test/images"):
+        pictures(tmp_path / "set" / place, ["0.jpg"])
+    put(tmp_path / "set/classnames.txt", "A\nC\n")
+    content = read_content(benchmark("classification", "image_folder", data={"split": "val"}), tmp_path)
+    assert content.names == {"en": ["A", "C"]} and content.labels.tolist() == [0, 1]
 
 
 def test_a_split_that_is_not_there_is_not_read_as_classes(tmp_path):
