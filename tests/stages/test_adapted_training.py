@@ -126,7 +126,7 @@ def test_texts_are_read_by_the_llm_with_the_adapters_wherever_they_are_asked(wor
     model = model_of_run(params, layout, NAME)
     assert isinstance(model.side, AdaptedTexts) and model.lexicon is not None
     t = model.encode_text(TEXTS)
-    assert t.shape == (2, len(model.lexicon.vocabulary)) and ((t > 0).sum(axis=1) == 6).all()
+    assert t.shape == (2, len(model.lexicon.vocabulary)) and (t > 0).all()
     monkeypatch.setenv(LLM_VARIABLE, str(layout.llm / "tiny"))
     predictor = Predictor(packed(params, layout, tmp_path / "package"))
     np.testing.assert_allclose(predictor.texts(TEXTS), t, atol=1e-6)

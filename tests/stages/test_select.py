@@ -257,7 +257,10 @@ def test_a_similarity_filter_is_a_switch_of_its_own(world):
     with pytest.raises(
         InputError, match=r"selections\.x: \d+ samples, and its filter keeps \d+ of \d+; lower the budget"
     ):
-        select.run(selecting(similar, selections={"x": {"share": 0.5, "filter": {"keep": 0.3}}}), layout)
+        too_many = {"samples": len(index) // 2, "filter": {"keep": 0.3}}
+        select.run(selecting(similar, selections={"x": too_many}), layout)
+    with pytest.raises(ValueError, match=r"share 0\.5 of all samples is more than filter\.keep 0\.3 leaves"):
+        selecting(similar, selections={"x": {"share": 0.5, "filter": {"keep": 0.3}}})
     missing = {"x": {"share": 0.2, "filter": {"keep": 0.3, "scores": "data/sidecars/nothing"}}}
     with pytest.raises(InputError, match="nothing is missing"):
         select.run(selecting(similar, selections=missing), layout)
